@@ -1,0 +1,93 @@
+"""The records that a run works with: deliveries, the workers that execute them, the waits of steps."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextvars import Context as Variables
+
+    from .clock import Limit, Timer
+    from .context import Context
+    from .effects import Ledger
+    from .events import Event
+    from .graph import Edge, StepPlan
+    from .observe import Operation, Ref
+
+
+class Delivery(NamedTuple):
+    """An event on its way to a step."""
+
+    plan: StepPlan
+    event: Event
+    edge: Edge
+    variables: Variables
+    sent: Operation | None
+    """The operation of its being sent, where somebody looks on."""
+    ledger: Ledger | None
+
+
+class Worker:
+    """A task that executes deliveries, and what it executes now."""
+
+    __slots__ = (
+        "cause",
+        "ctx",
+        "edge",
+        "event",
+        "ledger",
+        "limit",
+        "op",
+        "plan",
+        "sent",
+        "stepped",
+        "task",
+        "threaded",
+        "token",
+        "variables",
+        "waiting",
+    )
+
+    def __init__(self, delivery: Delivery) -> None:
+        self.task: asyncio.Task[None]
+        self.limit: Limit | None = None
+        self.op: Operation | None = None
+        self.token: Any = None
+        self.waiting = False
+        self.stepped = False
+        self.take(delivery)
+
+    def take(self, delivery: Delivery) -> None:
+        """Make it the worker's next delivery."""
+        self.plan, self.event, self.edge, self.variables, self.sent, self.ledger = delivery
+        self.ctx: Context[Any] | None = None
+        self.threaded: Variables | None = None
+        """The context variables as the thread left them in which a plain function ran."""
+        self.cause: Ref | None = None if self.sent is None else self.sent.ref
+
+    def delivery(self) -> Delivery:
+        """What it executes, to be given to another."""
+        return Delivery(self.plan, self.event, self.edge, self.variables, self.sent, self.ledger)
+
+
+class Waiter:
+    """A step that is suspended in `wait_for_event`."""
+
+    __slots__ = ("future", "key", "kind", "ledger", "plan", "requirements", "timer", "worker")
+
+    def __init__(self, ctx: Context[Any], kind: type[Event], requirements: Mapping[str, Any], key: str) -> None:
+        self.future: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
+        self.kind = kind
+        self.requirements = requirements
+        self.key = key
+        self.plan = ctx._plan
+        self.ledger = ctx._effects()
+        self.timer: Timer | None = None
+        self.worker: Worker | None = None
+        """The worker, where it is the step's own task that waits, and not one that the step made."""
+
+    def matches(self, event: Event) -> bool:
+        """Is it this event that is awaited?"""
+        return isinstance(event, self.kind) and all(event.get(k) == v for k, v in self.requirements.items())

@@ -1,0 +1,59 @@
+"""Every error that agentflow raises by itself. What a step raises reaches the caller as it is.
+
+```
+AgentflowError
+├── WorkflowValidationError          a declaration is wrong: signature, graph, resource
+│   └── WorkflowConfigurationError   a whole workflow is wrong: no start, no stop, two starts, unknown override
+├── WorkflowRuntimeError             a run was used wrongly, or a step did what it never declared
+│   └── WorkflowStalledError         nothing can ever happen in this run again
+├── WorkflowTimeoutError             a run, a step or a wait took too long (also a TimeoutError)
+├── WorkflowCancelledByUser          raised to whoever awaits a cancelled run
+├── StateKeyError                    the state has no such key (also a KeyError and a ValueError)
+├── ContextSerdeError                a value cannot be stored, or stored data cannot be read (also a ValueError)
+└── EngineBug                        an invariant of ours is broken: please report it
+```
+"""
+
+from __future__ import annotations
+
+
+class AgentflowError(Exception):
+    """The root of all errors of agentflow."""
+
+
+class WorkflowValidationError(AgentflowError):
+    """A step, a graph or a resource is declared wrongly."""
+
+
+class WorkflowConfigurationError(WorkflowValidationError):
+    """A workflow as a whole cannot run as it is set up."""
+
+
+class WorkflowRuntimeError(AgentflowError):
+    """A run was used in a way that cannot work, or a step did what it had not declared."""
+
+
+class WorkflowStalledError(WorkflowRuntimeError):
+    """Nothing of the run can ever go on: the message says what each collector and wait still lacks."""
+
+
+class WorkflowTimeoutError(AgentflowError, TimeoutError):
+    """A run, a step or a wait exceeded its time limit."""
+
+
+class WorkflowCancelledByUser(AgentflowError):  # noqa: N818 because the name is part of the documented API
+    """The run was cancelled."""
+
+
+class StateKeyError(AgentflowError, KeyError, ValueError):
+    """The state of a run has nothing under this key or path."""
+
+    __str__ = Exception.__str__  # KeyError would show the quoted form
+
+
+class ContextSerdeError(AgentflowError, ValueError):
+    """A value of a run cannot be stored, or stored data does not fit the workflow."""
+
+
+class EngineBug(AgentflowError):  # noqa: N818 because it names whose fault it is
+    """An invariant of agentflow is broken. Please report it with the traceback."""

@@ -1,0 +1,92 @@
+"""Events: what flows between steps. Pydantic models that also take free fields and act like a dict.
+
+Declared fields are validated; free fields are kept as they are. The engine keeps its own facts (who
+sent an event, when, why) beside the event, never in it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Event(BaseModel):
+    """The base of all events. Subclass it with typed fields, or give it free ones.
+
+    A field may have any Python type. `ev.x`, `ev["x"]`, `ev.get("x")`, `"x" in ev` and `ev.keys()`
+    see declared and free fields alike.
+    """
+
+    model_config = ConfigDict(extra="allow", arbitrary_types_allowed=True)
+
+    def __getitem__(self, key: str) -> Any:
+        if key in self:
+            return getattr(self, key)
+        raise KeyError(key)
+
+    def __setitem__(self, key: str, value: object) -> None:
+        setattr(self, key, value)
+
+    def __contains__(self, key: object) -> bool:
+        return key in type(self).model_fields or key in (self.__pydantic_extra__ or ())
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The field `key`, or `default` where there is none."""
+        return getattr(self, key) if key in self else default
+
+    def set(self, key: str, value: object) -> None:
+        """Set the field `key`, as `ev.key = value` does."""
+        setattr(self, key, value)
+
+    def keys(self) -> Iterable[str]:
+        """The names of all fields, declared ones first."""
+        return [*type(self).model_fields, *(self.__pydantic_extra__ or ())]
+
+
+class StartEvent(Event):
+    """What starts a run. The fields given to `Workflow.run` become its fields."""
+
+
+class StopEvent(Event):
+    """What ends a run. `result` is what awaiting the run returns; a subclass is itself the result."""
+
+    result: Any = None
+
+
+class InputRequiredEvent(Event):
+    """A question to a human. It goes to the stream, and to a step only where one accepts its very type."""
+
+
+class HumanResponseEvent(Event):
+    """An answer from outside. It is kept for a later wait when no step accepts it."""
+
+
+class WorkflowFailedEvent(StopEvent):
+    """The last event of the stream of a run that failed."""
+
+    step: str | None = Field(default=None, description="the step that failed, if one did")
+    exception_type: str = Field(default="", description="the exception's class, with its module")
+    message: str = Field(default="", description="the exception's text")
+    attempts: int = Field(default=1, description="how many times the step was tried")
+
+
+class WorkflowTimedOutEvent(StopEvent):
+    """The last event of the stream of a run that exceeded its time limit."""
+
+    timeout: float = Field(default=0.0, description="the limit, in seconds")
+    active_steps: list[str] = Field(default_factory=list, description="the steps that were running")
+
+
+class WorkflowCancelledEvent(StopEvent):
+    """The last event of the stream of a run that was cancelled."""
+
+
+class StreamGap(Event):
+    """Given to a follower that fell behind: the stream's events `first` to `last` are gone for it."""
+
+    first: int
+    last: int

@@ -1,0 +1,356 @@
+"""The one seam through which everything is seen: operations, notes on them, and observers that look on.
+
+An *operation* is one thing that takes time: a run, one attempt of a step, an event on its way from
+sent to taken up, a model call, a tool call. The engine and the clients open and close operations;
+an observer is told, in the very context in which the operation runs, so what it makes current
+(a span, a log binding) is current for the user's code and for nothing else.
+
+Operations name each other by `Ref`, a small id that never leads back to the record: a loop of any
+length keeps O(1) of them. Nothing is built before somebody is known to listen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from contextlib import contextmanager
+from contextvars import ContextVar
+from enum import StrEnum
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
+
+from .log import logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+ENTRY_POINTS = "agentflow.observers"
+
+Outcome = Literal["ok", "error", "cancelled", "timeout", "suspended", "retried", "collecting", "dropped"]
+
+
+class Kind(StrEnum):
+    """What an operation is."""
+
+    RUN = "run"
+    STEP = "step"
+    EVENT = "event"
+    CHAT = "chat"
+    EMBEDDINGS = "embeddings"
+    RETRIEVAL = "retrieval"
+    RERANK = "rerank"
+    TOOL = "tool"
+    MEMORY = "memory"
+    RESOURCE = "resource"
+    CHECKPOINT = "checkpoint"
+    GUARDRAIL = "guardrail"
+
+
+class Ref:
+    """Names an operation without holding it. `carried` is what observers want to travel with the name.
+
+    An observer that links operations stores under itself what the other end needs, such as a span
+    context: `op.ref.carry(self, span_context)`, and later `op.cause.carried_by(self)`.
+    """
+
+    __slots__ = ("_carried", "id")
+
+    def __init__(self, ident: int) -> None:
+        self.id = ident
+        self._carried: dict[Observer, object] | None = None
+
+    def __repr__(self) -> str:
+        return f"Ref({self.id})"
+
+    def carry(self, observer: Observer, value: object) -> None:
+        """Let `value` travel with this name for `observer`."""
+        if self._carried is None:
+            self._carried = {}
+        self._carried[observer] = value
+
+    def carried_by(self, observer: Observer) -> Any:
+        """What `observer` let travel with this name, or None."""
+        return None if self._carried is None else self._carried.get(observer)
+
+
+_ids = itertools.count(1)
+
+
+class Operation:
+    """One thing that takes time. Observers read it; only who opened it writes it.
+
+    Times are nanoseconds since the epoch; `ended_at` is 0 while the operation goes on.
+    """
+
+    __slots__ = (
+        "attempt",
+        "cause",
+        "ended_at",
+        "kind",
+        "name",
+        "outcome",
+        "parent",
+        "queued_ns",
+        "ref",
+        "result",
+        "run_id",
+        "started_at",
+        "subject",
+        "workflow",
+    )
+
+    def __init__(  # noqa: PLR0913 because a record has the fields that it has
+        self,
+        kind: Kind,
+        name: str,
+        *,
+        run_id: str | None,
+        workflow: str | None,
+        parent: Ref | None = None,
+        cause: Ref | None = None,
+        subject: object = None,
+        attempt: int = 1,
+    ) -> None:
+        self.kind = kind
+        self.name = name
+        """The workflow, the step, the type of the event, the model, the tool..."""
+        self.ref = Ref(next(_ids))
+        self.parent = parent
+        self.cause = cause
+        """For a step the event that triggered it, for an event the step that sent it."""
+        self.run_id = run_id
+        self.workflow = workflow
+        self.subject: Any = subject
+        """What it works on: the event, or the record that a client describes its call with."""
+        self.result: Any = None
+        """What came of it: what a step returned."""
+        self.attempt = attempt
+        self.queued_ns = 0
+        """How long the event waited before this step took it up."""
+        self.started_at = time.time_ns()
+        self.ended_at = 0
+        self.outcome: Outcome = "ok"
+
+    def __repr__(self) -> str:
+        return f"<Operation {self.kind} {self.name!r} {self.ref.id} {self.outcome if self.ended_at else 'open'}>"
+
+
+class Note:
+    """Something that happened at one moment of an operation: a retry, a wait, an event put on the stream."""
+
+    __slots__ = ("at", "facts", "name")
+
+    def __init__(self, name: str, facts: dict[str, Any]) -> None:
+        self.name = name
+        self.facts = facts
+        self.at = time.time_ns()
+
+    def __repr__(self) -> str:
+        return f"Note({self.name!r}, {self.facts!r})"
+
+
+class Observer:
+    """Looks on. Override what you need; the methods are called in line, so they must not block."""
+
+    kinds: frozenset[Kind] = frozenset(Kind)
+    """The kinds of operations that it wants to hear of."""
+
+    def started(self, op: Operation) -> bool | None:
+        """An operation began. False for a run: hear no more of that run but its end."""
+
+    def noted(self, op: Operation, note: Note) -> None:
+        """Something happened in an operation."""
+
+    def finished(self, op: Operation, error: BaseException | None) -> None:
+        """An operation ended; `op.outcome` says how."""
+
+
+_Entry = tuple[Observer, "Callable[..., Any]"]
+_Table = dict[tuple[str, Kind], tuple[_Entry, ...]]
+
+
+@lru_cache(maxsize=32)
+def _table(observers: tuple[Observer, ...]) -> _Table:
+    """Who is to be called for which hook of which kind; hooks that nobody overrides have no entry."""
+    table: _Table = {}
+    for observer in observers:
+        for hook in ("started", "noted", "finished"):
+            if getattr(type(observer), hook) is getattr(Observer, hook) and hook not in vars(observer):
+                continue
+            for kind in observer.kinds:
+                table[hook, kind] = (*table.get((hook, kind), ()), (observer, getattr(observer, hook)))
+    return table
+
+
+class Watch:
+    """The observers of one run. An observer that raises is logged once and dropped for the run."""
+
+    __slots__ = ("_muted", "_observers", "_table", "events", "steps")
+
+    def __init__(self, observers: tuple[Observer, ...]) -> None:
+        self._observers = observers
+        self._muted: tuple[Observer, ...] = ()
+        self._apply()
+
+    def _apply(self) -> None:
+        self._table = _table(self._observers)
+        self.steps = self.wants(Kind.STEP)
+        self.events = self.wants(Kind.EVENT)
+
+    def wants(self, kind: Kind) -> bool:
+        """Does anyone listen to operations of this kind?"""
+        table = self._table
+        return ("started", kind) in table or ("finished", kind) in table or ("noted", kind) in table
+
+    def started(self, op: Operation) -> None:
+        """Tell that `op` began."""
+        for observer, hook in self._table.get(("started", op.kind), ()):
+            try:
+                answer = hook(op)
+            except Exception:  # noqa: BLE001 because an observer never stops a run
+                self._drop(observer)
+            else:
+                if answer is False and op.kind is Kind.RUN:
+                    self._muted = (*self._muted, observer)
+                    self._leave_out(observer)
+
+    def noted(self, op: Operation, name: str, facts: dict[str, Any]) -> None:
+        """Tell that something happened in `op`."""
+        entries = self._table.get(("noted", op.kind), ())
+        if not entries:
+            return
+        note = Note(name, facts)
+        for observer, hook in entries:
+            try:
+                hook(op, note)
+            except Exception:  # noqa: BLE001 because an observer never stops a run
+                self._drop(observer)
+
+    def finished(self, op: Operation, error: BaseException | None = None, outcome: Outcome = "ok") -> None:
+        """Tell that `op` ended."""
+        op.ended_at = time.time_ns()
+        op.outcome = outcome
+        if op.kind is Kind.RUN and self._muted:
+            self._observers, self._muted = (*self._observers, *self._muted), ()
+            self._apply()
+        for observer, hook in self._table.get(("finished", op.kind), ()):
+            try:
+                hook(op, error)
+            except Exception:  # noqa: BLE001 because an observer never stops a run
+                self._drop(observer)
+
+    def _drop(self, observer: Observer) -> None:
+        logger().exception("an observer raised; it is dropped for this run", observer=repr(observer))
+        self._leave_out(observer)
+
+    def _leave_out(self, observer: Observer) -> None:
+        self._observers = tuple(o for o in self._observers if o is not observer)
+        self._apply()
+
+
+class Scope:
+    """Where in a run some code is: what its operations belong to. Kept in a context variable."""
+
+    __slots__ = ("ref", "run", "run_id", "watch", "workflow")
+
+    def __init__(self, run: Any, watch: Watch | None, ref: Ref | None, run_id: str | None, workflow: str) -> None:
+        self.run = run
+        self.watch = watch
+        self.ref = ref
+        self.run_id = run_id
+        self.workflow = workflow
+
+
+current_scope: ContextVar[Scope | None] = ContextVar("agentflow_scope", default=None)
+
+_added: tuple[Observer, ...] = ()
+_providers: tuple[Callable[[], Observer | Iterable[Observer] | None], ...] | None = None
+
+
+def add_observer(observer: Observer) -> None:
+    """Let `observer` look on at every run that starts from now on, in the whole process."""
+    global _added  # noqa: PLW0603 because the list is the process's
+    if observer not in _added:
+        _added = (*_added, observer)
+
+
+def remove_observer(observer: Observer) -> None:
+    """Take back `add_observer`. Runs that have started keep the observer to their end."""
+    global _added  # noqa: PLW0603 because the list is the process's
+    _added = tuple(o for o in _added if o is not observer)
+    _table.cache_clear()
+
+
+def _load_providers() -> tuple[Callable[[], Any], ...]:
+    global _providers  # noqa: PLW0603 because installed packages are the process's
+    from importlib import metadata  # noqa: PLC0415 because only the first run of a process needs it
+
+    found: list[Callable[[], Any]] = []
+    for entry in metadata.entry_points(group=ENTRY_POINTS):
+        try:
+            found.append(entry.load())
+        except Exception:  # noqa: BLE001 because a broken plug-in must not stop the host's runs
+            logger().exception("an observer's entry point cannot be loaded; it is left out", entry_point=entry.value)
+    _providers = tuple(found)
+    return _providers
+
+
+def attach(*more: Observer) -> Watch | None:
+    """The observers of a run that starts now, or None where nobody listens.
+
+    They are those that `add_observer` added, `more`, and those that the callables behind the entry
+    point group "agentflow.observers" return: each is asked at every start, and answers an observer,
+    several, or None.
+    """
+    observers = (*_added, *more)
+    for provide in _load_providers() if _providers is None else _providers:
+        try:
+            offered = provide()
+        except Exception:  # noqa: BLE001 because a broken plug-in must not stop the host's runs
+            logger().exception("an observer's entry point raised; it is left out of this run")
+            continue
+        if offered is not None:
+            observers = (*observers, *((offered,) if isinstance(offered, Observer) else offered))
+    return Watch(observers) if observers else None
+
+
+@contextmanager
+def operation(kind: Kind, name: str, subject: object = None) -> Iterator[tuple[Watch, Operation] | None]:
+    """Open an operation of a client or a tool around a block, in the step that is running, if one is.
+
+    Yields None where nobody listens, else the watch and the operation, to set `result` and to note
+    things on. An exception that passes through ends the operation with it.
+    """
+    scope = current_scope.get()
+    watch = attach() if scope is None else scope.watch
+    if watch is None or not watch.wants(kind):
+        yield None
+        return
+    op = Operation(
+        kind,
+        name,
+        run_id=scope and scope.run_id,
+        workflow=scope and scope.workflow,
+        parent=scope and scope.ref,
+        subject=subject,
+    )
+    inner = Scope(scope and scope.run, watch, op.ref, op.run_id, op.workflow or "")
+    token = current_scope.set(inner)
+    watch.started(op)
+    try:
+        yield watch, op
+    except BaseException as error:
+        watch.finished(op, error, outcome_of(error))
+        raise
+    else:
+        watch.finished(op)
+    finally:
+        current_scope.reset(token)
+
+
+def outcome_of(error: BaseException) -> Outcome:
+    """How an operation ended that this error ended."""
+    if isinstance(error, asyncio.CancelledError):
+        return "cancelled"
+    return "timeout" if isinstance(error, TimeoutError) else "error"

@@ -1,0 +1,1295 @@
+"""The run loop: deliveries, workers, waits, retries and ends of one run of a compiled workflow.
+
+A *delivery* is an event on its way to one step. It is *ready* when the step has a free slot for it and
+otherwise stands in the step's *backlog*. A *worker* is a task that executes deliveries one after the
+other. A step's successor is executed by the same worker, at once, when nothing else of the run is
+ready: a chain costs no task and no queue. When more is ready than the worker takes up, one callback
+of the event loop makes workers for the rest.
+
+Everything here is called in the run's own event loop; `Context` and `Handler` see to that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import uuid
+from collections import deque
+from contextvars import Context as Variables
+from contextvars import copy_context
+from functools import partial
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .clock import Limit, current_clock
+from .collect import Collector
+from .context import context_of
+from .delivery import Delivery, Waiter, Worker
+from .effects import Ledger
+from .errors import (
+    EngineBug,
+    WorkflowCancelledByUser,
+    WorkflowRuntimeError,
+    WorkflowStalledError,
+    WorkflowTimeoutError,
+)
+from .events import (
+    Event,
+    HumanResponseEvent,
+    InputRequiredEvent,
+    StopEvent,
+    WorkflowCancelledEvent,
+    WorkflowFailedEvent,
+    WorkflowTimedOutEvent,
+)
+from .graph import Fate
+from .log import logger
+from .observe import Kind, Operation, Scope, attach, current_scope, outcome_of
+from .resource import Pool
+from .retry import GiveUp, is_tenacity, verdict
+from .snapshot import dump
+from .stepwise import Held, Stepper
+from .stream import Ring
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from .clock import Timer
+    from .collect import Collected
+    from .context import Context
+    from .graph import Edge, Graph, Route, StepPlan
+    from .host import Host
+    from .observe import Observer, Outcome, Watch
+    from .store import StateStore
+
+T = TypeVar("T")
+E = TypeVar("E", bound=Event)
+
+NEW, QUEUED, RUNNING, ENDING, ENDED = range(5)
+_STATUS = ("new", "queued", "running", "ending", "ended")
+KEPT_AT_MOST = 1_000
+_TURNS = 64  # steps that may follow each other before the event loop gets its turn
+
+live: set[Run] = set()
+"""The runs that go on: the event loop itself holds tasks only weakly."""
+
+
+class Run:
+    """One run. Its state is explicit: store, deliveries, collectors, waiters, stream."""
+
+    __slots__ = (
+        "__weakref__",
+        "_run_id",
+        "active",
+        "alive",
+        "arrivals",
+        "awaiting",
+        "backlog",
+        "base",
+        "children",
+        "clock",
+        "collectors",
+        "counts",
+        "deadline",
+        "delayed",
+        "deliveries",
+        "error",
+        "graph",
+        "host",
+        "inside",
+        "kept",
+        "kicked",
+        "loop",
+        "op",
+        "orphaned",
+        "outcome",
+        "parent",
+        "plain",
+        "pool",
+        "ready",
+        "recorder",
+        "restored",
+        "ring",
+        "scope",
+        "since",
+        "started",
+        "status",
+        "stepper",
+        "stop_event",
+        "store",
+        "thread",
+        "threads",
+        "waitable",
+        "waiters",
+        "waiting",
+        "watch",
+        "workers",
+    )
+
+    def __init__(self, host: Host, store: StateStore) -> None:
+        self.host = host
+        self.graph: Graph = host.graph
+        self.store = store
+        self.status = NEW
+        self.thread: int | None = None
+        self._run_id: str | None = None
+        self.loop: asyncio.AbstractEventLoop
+        self.workers: set[Worker] = set()
+        self.waiting = 0
+        """How many workers are suspended in an engine wait."""
+        self.active = [0] * len(self.graph.steps)
+        """By step, the slots in use."""
+        self.ready: deque[Delivery] | None = None
+        self.backlog: dict[int, deque[Delivery]] | None = None
+        self.kicked = False
+        self.waiters: list[Waiter] | None = None
+        self.kept: list[Event] | None = None
+        self.waitable: frozenset[type[Event]] = self.graph.waited
+        self.collectors: dict[tuple[str, str], Collector] | None = None
+        self.delayed: dict[object, tuple[Timer, Delivery, float]] | None = None
+        """Deliveries that wait for their next attempt: the timer, and when it is due, in seconds since the epoch."""
+        self.children: set[Run] | None = None
+        self.parent: Run | None = None
+        self.counts: dict[Edge, int] = {}
+        """How often each edge was taken: what the drawing of the last execution shows."""
+        self.ring: Ring | None = None
+        self.pool: Pool | None = None
+        self.threads: concurrent.futures.ThreadPoolExecutor | None = None
+        self.stepper: Stepper | None = None
+        self.recorder: Callable[[Run, Worker, Any], None] | None = None
+        self.restored: list[tuple[Delivery, float | None]] | None = None
+        """What to begin with: deliveries, and when they are due, in seconds since the epoch (None: at once)."""
+        self.arrivals: list[tuple[Event, StepPlan | None, str | None]] | None = None
+        """What steps had produced, and was not handed on, when the run was put away: event, sender, addressee."""
+        self.watch: Watch | None = None
+        self.op: Operation | None = None
+        self.plain = True
+        """Nobody looks on, records, steps or waits: the short way is open."""
+        self.awaiting: list[asyncio.Future[None]] | None = None
+        self.orphaned = False
+        """Nobody can await it any more."""
+        self.deliveries = 0
+        self.deadline: Timer | None = None
+        self.alive = 0.0
+        """Seconds that the run was alive before `since`."""
+        self.since = 0.0
+        self.started = False
+        self.inside = False
+        """Does it hold a place in the workflow's gate?"""
+        self.stop_event: StopEvent | None = None
+        self.error: BaseException | None = None
+        self.outcome: Outcome = "ok"
+
+    def __repr__(self) -> str:
+        return f"<Run {self.graph.name} {_STATUS[self.status]}: {len(self.workers)} working, {len(self.ready or ())} ready>"
+
+    @property
+    def run_id(self) -> str:
+        """Made when somebody asks."""
+        if self._run_id is None:
+            self._run_id = str(uuid.uuid4())
+        return self._run_id
+
+    @run_id.setter
+    def run_id(self, value: str) -> None:
+        self._run_id = value
+
+    # -- beginning ---------------------------------------------------------------------------------
+
+    def start(self, event: Event | None, *, detached: bool) -> None:
+        """Make it go on its own, from `event`, or from where it was put away."""
+        self.loop = asyncio.get_running_loop()
+        self.clock = current_clock()
+        self.base = copy_context()
+        scope = current_scope.get()
+        parent = None if detached or scope is None else scope.run
+        if parent is not None and parent.status != RUNNING:
+            parent = None
+        if event is not None:
+            route = self.graph.route(type(event), None)
+            self.restored = [
+                (Delivery(plan, event, edge, self.base, None, None), None)
+                for plan, edge in zip(route.targets, route.edges, strict=True)
+            ]
+        if parent is not None:
+            self.parent = parent
+            if parent.loop is self.loop:
+                if parent.children is None:
+                    parent.children = set()
+                parent.children.add(self)
+        live.add(self)
+        self.scope = Scope(self, None, scope.ref if scope is not None and not detached else None, None, self.graph.name)
+        gate = self.host.gate
+        if gate is not None and not self._ancestor_inside():
+            self.status = QUEUED
+            self.inside = True
+            if not gate.enter(self):
+                return
+        self.begin()
+
+    def _ancestor_inside(self) -> bool:
+        """Would waiting for a place mean to wait for oneself?"""
+        run = self.parent
+        while run is not None:
+            if run.host is self.host:
+                return True
+            run = run.parent
+        return False
+
+    def begin(self) -> None:
+        """It has a place: go."""
+        if self.status >= ENDING:  # cancelled while it stood in the queue, in another thread
+            return
+        self.status = RUNNING
+        self.thread = get_ident()
+        self._watch()
+        self.base.run(current_scope.set, self.scope)
+        if self.host.timeout is not None and self.stepper is None:
+            self._count_time()
+        pending, self.restored = self.restored or (), None
+        arrivals, self.arrivals = self.arrivals or (), None
+        if self.watch is not None and self.watch.events:
+            pending = [(d._replace(sent=self._sent(d.event, None)), due) for d, due in pending]
+        if len(pending) == 1 and not arrivals and self.stepper is None and pending[0][1] is None:
+            delivery = pending[0][0]
+            self.active[delivery.plan.index] += 1
+            self._employ(delivery)
+            return
+        for delivery, due in pending:
+            if due is None:
+                self._enqueue(delivery._replace(variables=self.base))
+            else:
+                self._delay(delivery._replace(variables=self.base), max(0.0, due - self.clock.time()))
+        for event, plan, step in arrivals:
+            if self.status == RUNNING:
+                self._deliver(event, self.graph.route(type(event), plan), self.base, None, step)
+        if not pending:
+            self.loop.call_soon(self.fail_if_stalled)
+
+    def _watch(self) -> None:
+        more: tuple[Observer, ...] = self.host.observers
+        self.watch = watch = attach(*more)
+        if watch is None:
+            return
+        self.plain = False
+        self.op = op = Operation(
+            Kind.RUN, self.graph.name, run_id=self.run_id, workflow=self.graph.name, parent=self.scope.ref
+        )
+        self.scope = Scope(self, watch, op.ref, self.run_id, self.graph.name)
+        self.base.run(watch.started, op)
+
+    def _count_time(self) -> None:
+        """Let the time limit of the run, which counts time alive, go on."""
+        self.since = self.clock.monotonic()
+        if self.host.timeout is not None:
+            self.deadline = self.clock.call_later(max(0.0, self.host.timeout - self.alive), self._timed_out)
+
+    def _stop_time(self) -> None:
+        if self.deadline is not None:
+            self.deadline.cancel()
+            self.deadline = None
+            self.alive += self.clock.monotonic() - self.since
+
+    def step_by_step(self, *, explicit: bool) -> None:
+        """Hold every step from now on. Raises `WorkflowRuntimeError` where the run has begun."""
+        if self.started:
+            msg = (
+                f"this run of {self.graph.name!r} is going already, and a run is held from its start or not at all. Write: "
+                "handler = workflow.run(..., stepwise=True), or call run_step() before anything else is awaited."
+            )
+            raise WorkflowRuntimeError(msg)
+        self.stepper = Stepper(self, explicit=explicit)
+        self.plain = False
+        self._stop_time()
+
+    def record(self, recorder: Callable[[Run, Worker, Any], None]) -> None:
+        """Call `recorder` whenever a step has completed, before what it produced is handed on."""
+        self.recorder = recorder
+        self.plain = False
+
+    def continue_from(self, step: str, output: Event | list[Event] | None) -> None:
+        """Before it begins: add what a completed step returned to what is to be delivered."""
+        plan = self.graph.by_name[step]
+        events = output if isinstance(output, list) else [] if output is None else [output]
+        self.restored = self.restored or []
+        self.arrivals = [*(self.arrivals or ()), *((event, plan, None) for event in events)]
+
+    # -- the loop ----------------------------------------------------------------------------------
+
+    def _employ(self, delivery: Delivery) -> Worker:
+        """Make a worker for a delivery whose slot is taken."""
+        worker = Worker(delivery)
+        self.workers.add(worker)
+        worker.task = self.loop.create_task(self._work(worker), context=delivery.variables.copy())
+        return worker
+
+    async def _work(self, me: Worker) -> None:
+        host_object = self.host.owner
+        counts = self.counts
+        turns = _TURNS
+        if self.stepper is not None and not me.stepped:  # held after it was made
+            self._ready_now(me.delivery(), first=True)
+            self._dismiss(me)
+            return
+        self.started = True
+        try:
+            while self.status == RUNNING:
+                plan = me.plan
+                edge = me.edge
+                counts[edge] = counts.get(edge, 0) + 1
+                if self.watch is not None:
+                    self._step_begins(me)
+                try:
+                    shape = plan.shape
+                    if shape == 0:
+                        out = await plan.fn(host_object, me.event)
+                    elif shape == 1:
+                        ctx = me.ctx = context_of(self, me)
+                        out = await plan.fn(host_object, ctx, me.event)
+                    else:
+                        out = await self._invoke(me)
+                except BaseException as error:
+                    if not await self._failed(me, error):
+                        return
+                    continue
+                route = plan.returns.get(out.__class__)
+                if self.plain and route is not None and self.status == RUNNING:
+                    # the short way: one successor, nothing else ready, nobody looking on
+                    target = route.target
+                    if target is not None and not self.ready and not self.backlog and me.threaded is None:
+                        active = self.active
+                        active[plan.index] -= 1
+                        if active[target.index] < target.limit:
+                            active[target.index] += 1
+                            me.plan = target
+                            me.event = out
+                            me.edge = route.edge
+                            me.ctx = me.ledger = me.sent = None
+                            turns -= 1
+                            if not turns:
+                                turns = _TURNS
+                                await asyncio.sleep(0)
+                            continue
+                        active[plan.index] += 1
+                if not self._settled(me, out, route):
+                    return
+                turns -= 1
+                if turns <= 0:
+                    turns = _TURNS
+                    await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            if self.status == RUNNING:  # neither we nor a step: the event loop is being shut down
+                self.cancel()
+            raise
+        finally:
+            self._dismiss(me)
+
+    def _settled(self, me: Worker, out: object, route: Route | None) -> bool:
+        """A step has returned: hand on what it produced. True: the worker has its next delivery."""
+        plan = me.plan
+        if self.status != RUNNING:  # it ended meanwhile; what comes late is dropped
+            self._step_ends(me, None, "cancelled")
+            return False
+        try:
+            routes = self._routes(plan, out, route)
+        except WorkflowRuntimeError as error:
+            self._fail(me, error)
+            return False
+        op = me.op
+        if op is not None:
+            op.result = out
+        self._step_ends(me, None, "ok")
+        here = copy_context()
+        variables = me.threaded or here
+        if self.recorder is not None:
+            self.recorder(self, me, out)
+        self._release(plan)
+        stop = next(((event, way) for event, way in routes if way.fate is Fate.STOP), None)
+        if self.stepper is not None:
+            for event, way in routes:
+                self.stepper.hold(Held(event, plan, None, variables, op))
+                self.counts[way.edge] = self.counts.get(way.edge, 0)
+            return False
+        if stop is not None:
+            if len(routes) > 1:
+                self.note(me, "events_dropped", {"count": len(routes) - 1, "because": "a StopEvent was among them"})
+            self._stop(*stop, done=me)
+            return False
+        if len(routes) == 1:
+            event, way = routes[0]
+            target = way.target
+            if target is not None and not self.ready and not self.waiters and variables is here and self._free(target):
+                self.active[target.index] += 1
+                me.take(Delivery(target, event, way.edge, variables, self._sent(event, op), None))
+                return True
+        try:
+            for event, way in routes:
+                self._deliver(event, way, variables, op)
+        except WorkflowRuntimeError as error:
+            self._fail(me, error)
+            return False
+        return self._next(me, here)
+
+    def _routes(self, plan: StepPlan, out: object, route: Route | None) -> list[tuple[Event, Route]]:
+        if out is None:
+            return []
+        if route is not None:
+            return [(out, route)]  # type: ignore[list-item]  # only events have routes
+        several = out if isinstance(out, list) else [out]
+        return [(v, plan.returns.get(type(v)) or self.graph.returned(plan, v)) for v in several]
+
+    def _next(self, me: Worker, here: Variables) -> bool:
+        """Give the worker what is ready, if anything is."""
+        if not self.ready or self.stepper is not None or self.status != RUNNING:
+            return False
+        delivery = self.ready.popleft()
+        if _same(delivery.variables, here):
+            me.take(delivery)
+            return True
+        self._employ(delivery)
+        return False
+
+    def _free(self, plan: StepPlan) -> bool:
+        return self.active[plan.index] < plan.limit and not (self.backlog and self.backlog.get(plan.index))
+
+    def _enqueue(self, delivery: Delivery) -> None:
+        """Let a delivery take a slot of its step, or stand in line for one."""
+        plan = delivery.plan
+        if self._free(plan):
+            self.active[plan.index] += 1
+            self._ready_now(delivery)
+            return
+        if self.backlog is None:
+            self.backlog = {}
+        line = self.backlog.get(plan.index)
+        if line is None:
+            line = self.backlog[plan.index] = deque()
+        line.append(delivery)
+
+    def _ready_now(self, delivery: Delivery, *, first: bool = False) -> None:
+        """A delivery has its slot."""
+        if self.ready is None:
+            self.ready = deque()
+        if first:
+            self.ready.appendleft(delivery)
+        else:
+            self.ready.append(delivery)
+        self._kick()
+
+    def _kick(self) -> None:
+        """See to it that what is ready is taken up, if no worker does before the event loop's next turn."""
+        if self.stepper is not None:
+            self.stepper.progressed()
+        elif not self.kicked and self.ready:
+            self.kicked = True
+            self.loop.call_soon(self._spread)
+
+    def _spread(self) -> None:
+        self.kicked = False
+        if self.stepper is None and self.status == RUNNING:
+            while self.ready:
+                self._employ(self.ready.popleft())
+
+    def _release(self, plan: StepPlan) -> None:
+        """Free a slot of a step, for the first in line."""
+        index = plan.index
+        line = self.backlog.get(index) if self.backlog else None
+        if line:
+            self._ready_now(line.popleft())
+            if not line:
+                del self.backlog[index]  # type: ignore[union-attr]  # line came from it
+        else:
+            self.active[index] -= 1
+
+    def _dismiss(self, me: Worker) -> None:
+        """A worker ends."""
+        self.workers.discard(me)
+        if self.stepper is not None:
+            self.stepper.progressed()
+        if self.status == RUNNING:
+            self._kick()
+            self.fail_if_stalled()
+
+    # -- calling a step ----------------------------------------------------------------------------
+
+    async def _invoke(self, me: Worker) -> Any:
+        """Call a step that is more than an async method of an event: resources, slots, limits, threads."""
+        plan = me.plan
+        spec = plan.spec
+        if plan.policy is not None:
+            await self._attempt_begins(me)
+        arguments: dict[str, Any] = {spec.event: me.event}
+        if spec.context is not None:
+            me.ctx = arguments[spec.context] = context_of(self, me)
+        for name, slot in spec.slots.items():
+            arguments[name] = self.host.workflows.get(name, slot.default)
+        step_pool: Pool | None = None
+        try:
+            if plan.resources:
+                step_pool = Pool()
+                if self.pool is None:
+                    self.pool = Pool()
+                for name, recipe in plan.resources.items():
+                    arguments[name] = await self.host.resource(recipe, self.pool, step_pool)
+            first = [self.host.owner] if spec.bound else []
+            first += [arguments.pop(name) for name in spec.positional_only if name in arguments]
+            if plan.timeout is None:
+                out = await self._call(me, first, arguments)
+            else:
+                out = await self._limited(me, plan.timeout, first, arguments)
+        finally:
+            if step_pool is not None and step_pool.needs_closing:
+                self._report(await step_pool.close(), f"step {plan.name!r}")
+        return await self._judged(me, out) if is_tenacity(plan.policy) else out
+
+    def _call(self, me: Worker, first: list[Any], arguments: dict[str, Any]) -> Awaitable[Any]:
+        if me.plan.is_async:
+            return me.plan.fn(*first, **arguments)  # type: ignore[no-any-return]
+        return self._in_thread(me, first, arguments)
+
+    async def _limited(self, me: Worker, seconds: float, first: list[Any], arguments: dict[str, Any]) -> Any:
+        limit = me.limit = Limit(self.clock, seconds)
+        limit.resume()
+        try:
+            async with limit.inner:
+                return await self._call(me, first, arguments)
+        except TimeoutError as error:
+            if not limit.inner.expired():
+                raise
+            msg = f"step {me.plan.name!r} of {self.graph.name!r} exceeded its time-out of {seconds:g} s"
+            raise WorkflowTimeoutError(msg) from error
+        finally:
+            limit.pause()
+            me.limit = None
+
+    async def _in_thread(self, me: Worker, first: list[Any], arguments: dict[str, Any]) -> Any:
+        if self.threads is None:
+            self.threads = concurrent.futures.ThreadPoolExecutor(
+                max(1, self.graph.threads), thread_name_prefix=f"agentflow-{self.graph.name}"
+            )
+        inside = copy_context()
+        call = partial(inside.run, partial(me.plan.fn, *first, **arguments))
+        future = self.loop.run_in_executor(self.threads, call)
+        try:
+            out = await asyncio.shield(future)
+        except asyncio.CancelledError:
+            # a thread cannot be interrupted: cancelling waits for it, a time-out leaves it behind
+            if me.limit is None or not me.limit.expired:
+                await asyncio.wait([future])
+            if future.done() and not future.cancelled():
+                future.exception()
+            raise
+        if not _same(inside, copy_context()):
+            me.threaded = inside
+        return await out if asyncio.iscoroutine(out) else out
+
+    # -- failing and trying again ------------------------------------------------------------------
+
+    async def _attempt_begins(self, me: Worker) -> None:
+        me.variables = copy_context()
+        if me.ledger is None:
+            me.ledger = Ledger()
+        if not me.ledger.failures:
+            me.ledger.started_at = self.clock.time()
+        if is_tenacity(me.plan.policy):
+            await verdict(me.plan.policy, me.ledger.failures + 1, *self._elapsed(me.ledger), None)
+
+    def _elapsed(self, ledger: Ledger) -> tuple[float, float]:
+        return self.clock.time() - ledger.started_at, ledger.idle
+
+    async def _judged(self, me: Worker, out: object) -> Any:
+        """Let a tenacity object look at what a step returned: it may want another attempt."""
+        ledger = me.ledger
+        assert ledger is not None
+        try:
+            answer = await verdict(me.plan.policy, ledger.failures + 1, *self._elapsed(ledger), (out,))  # type: ignore[arg-type]  # it is tenacity's
+        except GiveUp as error:
+            raise error.__cause__ or error from None
+        if isinstance(answer, tuple):
+            return answer[0]
+        raise _TryAgain(answer)
+
+    async def _failed(self, me: Worker, error: BaseException) -> bool:
+        """A step has raised. True: the worker has its next delivery."""
+        if self.status != RUNNING:  # we are ending it, or it fails too late to matter
+            self._step_ends(me, error, outcome_of(error))
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise error
+            return False
+        if isinstance(error, asyncio.CancelledError):
+            if me.task.cancelling():  # the event loop is being shut down
+                self._step_ends(me, error, "cancelled")
+                self.cancel()
+                raise error
+            msg = f"step {me.plan.name!r} of {self.graph.name!r} raised CancelledError, though nobody cancelled it"
+            own = WorkflowRuntimeError(msg)
+            own.__cause__ = error
+            error = own
+        elif me.plan.policy is not None and isinstance(error, Exception):
+            try:
+                answer = await self._decide(me, error)
+            except Exception as broken:  # noqa: BLE001 because a policy may raise anything, and the run has to fail with it
+                error = broken
+            else:
+                if isinstance(answer, tuple):
+                    return self._settled(me, answer[0], None)
+                if answer is not None:
+                    self._again(me, error, answer)
+                    return self._next(me, copy_context())
+        self._fail(me, error)
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise error
+        return False
+
+    async def _decide(self, me: Worker, error: Exception) -> float | tuple[object] | None:
+        """Ask the retry policy: a delay, a value to go on with, or None to give up."""
+        if isinstance(error, _TryAgain):
+            return error.delay
+        ledger, policy, now = me.ledger, me.plan.policy, self.clock.time()
+        if ledger is None:
+            msg = "a step with a retry policy has no ledger"
+            raise EngineBug(msg)
+        if not ledger.failures:
+            ledger.failed_at = now
+        if is_tenacity(policy):
+            try:
+                return await verdict(policy, ledger.failures + 1, *self._elapsed(ledger), error)
+            except GiveUp:
+                return None
+        delay = policy.next(now - ledger.failed_at, ledger.failures + 1, error)  # type: ignore[union-attr]  # checked at the declaration
+        return None if delay is None else max(0.0, float(delay))
+
+    def _again(self, me: Worker, error: Exception, delay: float) -> None:
+        """Let a delivery be tried again after a delay; its slot is free meanwhile."""
+        ledger = me.ledger
+        assert ledger is not None
+        if not ledger.failures:
+            ledger.failed_at = self.clock.time()
+        ledger.failures += 1
+        ledger.idle += delay
+        ledger.again()
+        self.note(me, "retry", {"attempt": ledger.failures, "delay": delay, "error": error})
+        self._step_ends(me, error, "retried")
+        me.ctx = None
+        self._release(me.plan)
+        self._delay(me.delivery(), delay)
+
+    def _delay(self, delivery: Delivery, delay: float) -> None:
+        if self.delayed is None:
+            self.delayed = {}
+        key = object()
+        timer = self.clock.call_later(delay, partial(self._due, key))
+        self.delayed[key] = (timer, delivery, self.clock.time() + delay)
+
+    def _due(self, key: object) -> None:
+        if self.delayed and key in self.delayed:
+            _, delivery, _ = self.delayed.pop(key)
+            self._enqueue(delivery)
+
+    def _fail(self, me: Worker, error: BaseException) -> None:
+        """A step's error ends the run."""
+        attempt = 1 if me.ledger is None else me.ledger.failures + 1
+        error.add_note(
+            f"agentflow: in step {me.plan.name!r} of workflow {self.graph.name!r}, run {self.run_id}, attempt {attempt}"
+        )
+        self._step_ends(me, error, outcome_of(error))
+        self._fail_with(error, me.plan.name, attempt, me)
+
+    def _fail_with(self, error: BaseException, step: str | None, attempts: int, done: Worker | None) -> None:
+        event = WorkflowFailedEvent(
+            step=step,
+            exception_type=f"{type(error).__module__}.{type(error).__qualname__}",
+            message=str(error),
+            attempts=attempts,
+        )
+        self.end(event, error, "error", done)
+
+    def fail_if_stalled(self) -> bool:
+        """Fail the run if nothing of it can ever go on; True if so."""
+        if (
+            self.status != RUNNING
+            or len(self.workers) > self.waiting
+            or self.ready
+            or self.delayed
+            or self.children
+            or (self.stepper is not None and self.stepper.held)
+        ):
+            return False
+        if self.graph.takes_human or any(w.timer is not None or self._from_outside(w.kind) for w in self.waiters or ()):
+            return False
+        lacking = [
+            f"step {step!r}{f' (buffer {buffer!r})' if buffer else ''} lacks {collector.lacks()}"
+            for (step, buffer), collector in (self.collectors or {}).items()
+            if len(collector)
+        ]
+        lacking += [f"step {w.plan.name!r} waits for {w.kind.__name__}" for w in self.waiters or () if w.plan is not None]
+        lacking += [
+            f"{len(line)} more wait for a free slot of step {self.graph.steps[index].name!r}"
+            for index, line in (self.backlog or {}).items()
+        ]
+        why = "; ".join(lacking) or "no step is running, no event is on its way, and no StopEvent was returned"
+        ran = ", ".join(f"{e.target} x{n}" for e, n in self.counts.items() if e.target is not None) or "nothing"
+        error = WorkflowStalledError(f"the run of {self.graph.name!r} can never go on: {why}. So far it ran: {ran}.")
+        self._fail_with(error, None, 1, None)
+        return True
+
+    def _from_outside(self, kind: type[Event]) -> bool:
+        """Can an event of this type come from elsewhere than from this workflow's steps?"""
+        if issubclass(kind, HumanResponseEvent | InputRequiredEvent):
+            return True
+        return not any(issubclass(made, kind) for made in self.graph.produced)
+
+    # -- events ------------------------------------------------------------------------------------
+
+    def send(self, event: Event, step: str | None, sender: Context[Any] | None) -> None:
+        """An event is sent, by a step or from outside."""
+        plan = None if sender is None else sender._plan
+        if not isinstance(event, Event):
+            msg = f"send_event({event!r}): only events are sent. Write send_event(MyEvent(...)), one call for each."
+            raise WorkflowRuntimeError(msg)
+        if self.status != RUNNING:
+            self._late(event, plan)
+            return
+        graph = self.graph
+        if step is not None:
+            self._check_target(event, step)
+        variables = copy_context()
+        cause: Operation | None = None
+        if plan is not None:
+            assert sender is not None
+            if not sender._effects().sends(type(event)):
+                return  # an earlier attempt did it
+            worker = sender._worker
+            cause = worker.op if worker.ctx is sender else None
+            if self.stepper is not None:
+                self.stepper.hold(Held(event, plan, step, variables, cause))
+                return
+        else:
+            variables.run(current_scope.set, self.scope)
+            if self.stepper is not None and (held := self.stepper.release(event)) is not None:
+                self.pass_on(held, event)
+                return
+        route = (graph.outside if plan is None else plan.sends).get(type(event)) or graph.route(type(event), plan)
+        self._deliver(event, route, variables, cause, step)
+
+    def pass_on(self, held: Held, event: Event) -> None:
+        """Deliver what stepwise execution held, changed or not."""
+        if self.status == RUNNING:
+            route = self.graph.route(type(event), held.plan)
+            self._deliver(event, route, held.variables, held.cause, held.step)
+
+    def _late(self, event: Event, plan: StepPlan | None) -> None:
+        if plan is not None or (self.stepper is not None and isinstance(event, StopEvent)):
+            return  # what a step does after the end is dropped; a StopEvent that was handed out is never an error
+        if self.status < RUNNING:
+            msg = f"the run of {self.graph.name!r} has not begun: send a {type(event).__name__} after workflow.run(ctx=ctx)."
+        else:
+            msg = (
+                f"the run of {self.graph.name!r} has ended, so a {type(event).__name__} cannot be sent to it. Start another "
+                "with the same state: workflow.run(ctx=handler.ctx)"
+            )
+        raise WorkflowRuntimeError(msg)
+
+    def _check_target(self, event: Event, step: str) -> None:
+        plan = self.graph.by_name.get(step)
+        if plan is None:
+            names = ", ".join(repr(name) for name in self.graph.by_name)
+            msg = f"send_event(..., step={step!r}): {self.graph.name!r} has no such step. It has: {names}."
+            raise WorkflowRuntimeError(msg)
+        if not isinstance(event, plan.spec.accepts):
+            accepts = ", ".join(k.__name__ for k in plan.spec.accepts)
+            msg = f"send_event(..., step={step!r}): it does not accept a {type(event).__name__}, but: {accepts}."
+            raise WorkflowRuntimeError(msg)
+
+    def _deliver(
+        self, event: Event, route: Route, variables: Variables, cause: Operation | None, step: str | None = None
+    ) -> None:
+        """Bring an event to all who take it. Raises `WorkflowRuntimeError` where nobody does."""
+        fate = route.fate
+        if fate is Fate.STOP:
+            self._stop(event, route, done=None)
+            return
+        answered = bool(self.waiters) and self._answer(event)
+        if not answered and fate in {Fate.KEEP, Fate.LOST}:
+            self._keep(event, fate, cause)
+            return
+        sent = self._sent(event, cause)
+        if fate is Fate.INPUT:
+            self.write(event)
+            self.note(None, "event_streamed", {"event": event})
+        taken = False
+        for plan, edge in zip(route.targets, route.edges, strict=True):
+            if step is None or plan.name == step:
+                taken = True
+                self._enqueue(Delivery(plan, event, edge, variables, sent, None))
+        if not taken and sent is not None and self.watch is not None:
+            self.watch.finished(sent)
+
+    def _stop(self, event: Event, route: Route, done: Worker | None) -> None:
+        self.counts[route.edge] = self.counts.get(route.edge, 0) + 1
+        self.end(event, None, "ok", done)  # type: ignore[arg-type]  # its fate says that it is a StopEvent
+
+    def _keep(self, event: Event, fate: Fate, cause: Operation | None) -> None:
+        kind = type(event)
+        if fate is Fate.LOST and not any(base in self.waitable for base in kind.__mro__):
+            raise self.graph.lost(kind, "the caller" if cause is None else f"step {cause.name!r}")
+        if self.kept is None:
+            self.kept = []
+        if len(self.kept) >= KEPT_AT_MOST:
+            msg = (
+                f"{KEPT_AT_MOST:,} events that no step of {self.graph.name!r} accepts are kept for a later wait, and a "
+                f"{kind.__name__} would be one more. Does a step still await them (ctx.wait_for_event)?"
+            )
+            raise WorkflowRuntimeError(msg)
+        self.kept.append(event)
+
+    def _answer(self, event: Event) -> bool:
+        """Hand an event to the first who waits for it."""
+        waiter = next((w for w in self.waiters or () if not w.future.done() and w.matches(event)), None)
+        if waiter is None:
+            return False
+        self._end_wait(waiter)
+        waiter.ledger.answers = {**waiter.ledger.answers, waiter.key: event}
+        waiter.future.set_result(event)
+        return True
+
+    async def wait(  # noqa: PLR0913 because these are the documented parameters
+        self,
+        sender: Context[Any],
+        kind: type[E],
+        waiter_event: Event | None,
+        key: str | None,
+        requirements: Mapping[str, Any],
+        timeout: float | None,
+    ) -> E:
+        """Suspend a step until an event comes."""
+        ledger = sender._effects()
+        if key is None:
+            key = str(ledger.waits)
+            ledger.waits += 1
+        if key in ledger.answers:
+            return ledger.answers[key]  # type: ignore[return-value]  # the same wait asked for the same type
+        if self.status != RUNNING:
+            raise asyncio.CancelledError
+        waiter = Waiter(sender, kind, requirements, key)
+        for position, early in enumerate(self.kept or ()):
+            if waiter.matches(early):
+                assert self.kept is not None
+                del self.kept[position]
+                ledger.answers = {**ledger.answers, key: early}
+                return early  # type: ignore[return-value]  # it matches
+        if waiter_event is not None and key not in ledger.asked:
+            ledger.asked = (*ledger.asked, key)
+            self._ask(waiter_event, sender)
+        if self.waiters is None:
+            self.waiters = []
+        self.waiters.append(waiter)
+        self.plain = False
+        if timeout is not None:
+            waiter.timer = self.clock.call_later(timeout, partial(self._waited_long, waiter, timeout))
+        worker: Worker = sender._worker
+        limit = worker.limit if worker.ctx is sender else None
+        human = self._from_outside(kind)
+        if worker.ctx is sender and asyncio.current_task() is worker.task:
+            waiter.worker = worker
+            worker.waiting = True
+            self.waiting += 1
+            if self.stepper is not None:
+                self.stepper.progressed()
+        self.note(worker, "waiting", {"type": kind.__name__, "requirements": dict(requirements)})
+        if limit is not None and human:
+            limit.pause()
+        self.fail_if_stalled()
+        try:
+            answer = await waiter.future
+        finally:
+            self._end_wait(waiter)
+            if limit is not None and human and worker.limit is limit:
+                limit.resume()
+        self.note(worker, "answered", {"type": kind.__name__})
+        return answer  # type: ignore[return-value]  # it matches
+
+    def _ask(self, event: Event, sender: Context[Any]) -> None:
+        if isinstance(event, InputRequiredEvent):
+            route = self.graph.route(type(event), sender._plan)
+            self._deliver(event, route, copy_context(), sender._worker.op)
+        else:
+            self.stream(event, sender)
+
+    def _end_wait(self, waiter: Waiter) -> None:
+        if self.waiters is None or waiter not in self.waiters:
+            return
+        self.waiters.remove(waiter)
+        if waiter.timer is not None:
+            waiter.timer.cancel()
+        if waiter.worker is not None:
+            waiter.worker.waiting = False
+            self.waiting -= 1
+        if not self.waiters:
+            self.waiters = None
+            self.plain = self.watch is None and self.recorder is None and self.stepper is None
+
+    def _waited_long(self, waiter: Waiter, timeout: float) -> None:
+        step = waiter.plan.name if waiter.plan is not None else "?"
+        self._end_wait(waiter)
+        if not waiter.future.done():
+            msg = f"step {step!r} of {self.graph.name!r} waited {timeout:g} s for a {waiter.kind.__name__}, and none came"
+            waiter.future.set_exception(WorkflowTimeoutError(msg))
+
+    def collector(self, step: str, buffer_id: str) -> Collector:
+        """The buffer of a step."""
+        if self.collectors is None:
+            self.collectors = {}
+        found = self.collectors.get((step, buffer_id))
+        if found is None:
+            found = self.collectors[step, buffer_id] = Collector()
+        return found
+
+    def collected(self, sender: Context[Any], taken: list[Collected] | None) -> None:
+        """A step has collected, all or not yet."""
+        if self.watch is None or sender._worker.ctx is not sender:
+            return
+        op = sender._worker.op
+        if op is None:
+            return
+        op.outcome = "collecting" if taken is None else "ok"
+        if taken is not None:
+            causes = [ref for _, ref in taken if ref is not None]
+            self.watch.noted(op, "collected", {"count": len(taken), "causes": causes[:128]})
+
+    # -- the stream --------------------------------------------------------------------------------
+
+    def stream(self, event: Event, sender: Context[Any] | None) -> None:
+        """A step, or the caller, writes to the stream."""
+        if self.status != RUNNING:
+            if sender is not None and sender._plan is not None:
+                return
+            self._late(event, None)
+        if not isinstance(event, Event):
+            msg = f"write_event_to_stream({event!r}): only events are written. Wrap it: write_event_to_stream(MyEvent(...))"
+            raise WorkflowRuntimeError(msg)
+        self.write(event)
+        if self.watch is not None:
+            self.note(None if sender is None else sender._worker, "event_streamed", {"event": event})
+
+    def write(self, event: Event) -> None:
+        """Put an event on the stream, and on that of the run whose child this is."""
+        ring = self.ring
+        if ring is None:
+            ring = self.ring = Ring()
+        ring.write(event)
+        parent = self.parent
+        if parent is not None and parent.status == RUNNING:
+            if parent.loop is self.loop:
+                parent.write(event)
+            else:
+                parent.loop.call_soon_threadsafe(parent.write, event)
+
+    def followed(self) -> Ring:
+        """The stream, for those who follow it; after the end too."""
+        if self.ring is None:
+            self.ring = Ring()
+            if self.status == ENDED:
+                self._close_ring(self.ring)
+        return self.ring
+
+    def _close_ring(self, ring: Ring) -> None:
+        if self.stop_event is not None:
+            ring.write(self.stop_event)
+        ring.close()
+
+    # -- stepwise ----------------------------------------------------------------------------------
+
+    @property
+    def over(self) -> bool:
+        """Has it ended, with all that belongs to it?"""
+        return self.status == ENDED
+
+    @property
+    def executing(self) -> bool:
+        """Is a step running that is not suspended in a wait, or the run being wound up?"""
+        return len(self.workers) > self.waiting or self.status == ENDING
+
+    def start_next(self) -> bool:
+        """Start the first delivery that is ready, if one is."""
+        if not self.ready:
+            return False
+        self._employ(self.ready.popleft()).stepped = True
+        return True
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    def cancel(self) -> None:
+        """End it because somebody wants it to."""
+        if self.status == QUEUED and self.host.gate is not None:
+            self.host.gate.give_up(self)
+            self.inside = False
+        if self.status < ENDING:
+            error = WorkflowCancelledByUser(f"the run of {self.graph.name!r} was cancelled")
+            self.end(WorkflowCancelledEvent(), error, "cancelled", None)
+
+    def _timed_out(self) -> None:
+        active = sorted({worker.plan.name for worker in self.workers})
+        timeout = self.host.timeout or 0.0
+        running = f"running: {', '.join(active)}" if active else "no step was running"
+        error = WorkflowTimeoutError(f"the run of {self.graph.name!r} exceeded its time-out of {timeout:g} s; {running}")
+        self.end(WorkflowTimedOutEvent(timeout=timeout, active_steps=active), error, "timeout", None)
+
+    def end(self, stop: StopEvent, error: BaseException | None, outcome: Outcome, done: Worker | None) -> None:
+        """The first call decides how the run ends. `done` is the worker whose step is over."""
+        if self.status >= ENDING:
+            return
+        begun = self.status == RUNNING
+        self.status = ENDING
+        self.stop_event, self.error, self.outcome = stop, error, outcome
+        if not begun:
+            self._close()
+            return
+        self._stop_time()
+        for timer, delivery, _ in (self.delayed or {}).values():
+            timer.cancel()
+            self._drop(delivery)
+        self.delayed = None
+        for delivery in [*(self.ready or ()), *(d for line in (self.backlog or {}).values() for d in line)]:
+            self._drop(delivery)
+        self.ready = self.backlog = None
+        others = [worker for worker in self.workers if worker is not done]
+        for worker in others:
+            worker.task.cancel()
+        for child in list(self.children or ()):
+            child.cancel()
+        if others or self.children or (self.pool is not None and self.pool.needs_closing):
+            closer = self.loop.create_task(self._wind_up([w for w in others]), context=self.base.copy())
+            closer.add_done_callback(_noticed)
+        else:
+            self._close()
+
+    def _drop(self, delivery: Delivery) -> None:
+        if delivery.sent is not None and not delivery.sent.ended_at and self.watch is not None:
+            self.watch.finished(delivery.sent, None, "dropped")
+
+    async def _wind_up(self, others: list[Worker]) -> None:
+        """Wait for what was cancelled, for as long as the grace lasts; then tear down resources."""
+        try:
+            waiting: set[asyncio.Future[Any]] = {worker.task for worker in others}
+            waiting |= {child.ended() for child in self.children or () if child.status != ENDED}
+            left = await self._patiently(waiting)
+            if left:
+                names = sorted({w.plan.name for w in others if w.task in left})
+                names += sorted(child.graph.name for child in self.children or ())
+                logger().warning(
+                    "steps ignored their cancellation and were left behind; what they still do is dropped",
+                    workflow=self.graph.name,
+                    run_id=self.run_id,
+                    steps=names,
+                    seconds=self.host.cancel_grace,
+                )
+                self.note(None, "abandoned", {"steps": names})
+            if self.pool is not None:
+                self._report(await self.pool.close(), f"run of {self.graph.name!r}")
+        finally:
+            self._close()
+
+    async def _patiently(self, waiting: set[asyncio.Future[Any]]) -> set[asyncio.Future[Any]]:
+        """Wait for all of them, for `cancel_grace` seconds at most; returns those that are left."""
+        if not waiting:
+            return waiting
+        over: asyncio.Future[Any] = self.loop.create_future()
+        timer = self.clock.call_later(self.host.cancel_grace, lambda: over.done() or over.set_result(None))
+        left = set(waiting)
+        while left and not over.done():
+            finished, _ = await asyncio.wait({*left, over}, return_when=asyncio.FIRST_COMPLETED)
+            left -= finished
+        timer.cancel()
+        return left
+
+    def _report(self, errors: list[BaseException], where: str) -> None:
+        """The teardown of resources failed: it never changes how the run ended, but it is said."""
+        for error in errors:
+            logger().warning("the teardown of a resource failed", where=where, run_id=self.run_id, exc_info=error)
+            self.note(None, "teardown_failed", {"error": error})
+            if self.error is not None:
+                self.error.add_note(f"agentflow: and the teardown of a resource failed: {error!r}")
+
+    def _close(self) -> None:
+        """It is over: tell everyone."""
+        self.status = ENDED
+        self.thread = None
+        live.discard(self)
+        if self.threads is not None:
+            self.threads.shutdown(wait=False, cancel_futures=True)
+            self.threads = None
+        if self.ring is not None:
+            self._close_ring(self.ring)
+        if self.watch is not None and self.op is not None:
+            self.op.result = self.stop_event
+            self.base.run(self.watch.finished, self.op, self.error, self.outcome)
+        if self.inside and self.host.gate is not None:
+            self.inside = False
+            self.host.gate.leave()
+        parent = self.parent
+        if parent is not None and parent.children is not None and parent.loop is self.loop:
+            parent.children.discard(self)
+            parent.fail_if_stalled()
+        awaiting, self.awaiting = self.awaiting, None
+        for future in awaiting or ():
+            _wake(future, self.loop)
+        if self.stepper is not None:
+            self.stepper.progressed()
+        if self.orphaned:
+            self.warn_unheard()
+        self.workers = set()
+        self.collectors = self.waiters = self.children = self.op = None
+        self.watch = self.recorder = self.parent = None
+
+    def ended(self) -> asyncio.Future[None]:
+        """A future of the running event loop that is done when the run has ended."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self.status == ENDED:
+            future.set_result(None)
+        elif self.awaiting is None:
+            self.awaiting = [future]
+        else:
+            self.awaiting.append(future)
+        return future
+
+    def warn_unheard(self) -> None:
+        """It failed, and nobody can learn of it any more."""
+        if self.error is not None and self.outcome in {"error", "timeout"}:
+            logger().warning(
+                "a run failed and nobody awaited it",
+                workflow=self.graph.name,
+                run_id=self.run_id,
+                exc_info=self.error,
+            )
+
+    # -- being looked at ---------------------------------------------------------------------------
+
+    def _sent(self, event: Event, cause: Operation | None) -> Operation | None:
+        """Open the operation of an event on its way, where somebody looks on."""
+        watch = self.watch
+        if watch is None or not watch.events:
+            return None
+        sent = Operation(
+            Kind.EVENT,
+            type(event).__name__,
+            run_id=self.run_id,
+            workflow=self.graph.name,
+            parent=self.scope.ref if cause is None else cause.ref,
+            cause=None if cause is None else cause.ref,
+            subject=event,
+        )
+        watch.started(sent)
+        return sent
+
+    def _step_begins(self, me: Worker) -> None:
+        watch = self.watch
+        assert watch is not None
+        sent = me.sent
+        if sent is not None and not sent.ended_at:
+            watch.finished(sent)
+        if not watch.steps:
+            return
+        me.cause = None if sent is None else sent.ref
+        me.op = op = Operation(
+            Kind.STEP,
+            me.plan.name,
+            run_id=self.run_id,
+            workflow=self.graph.name,
+            parent=self.scope.ref,
+            cause=me.cause,
+            subject=me.event,
+            attempt=1 if me.ledger is None else me.ledger.failures + 1,
+        )
+        if sent is not None:
+            op.queued_ns = max(0, op.started_at - sent.started_at)
+        me.token = current_scope.set(Scope(self, watch, op.ref, self.run_id, self.graph.name))
+        watch.started(op)
+
+    def _step_ends(self, me: Worker, error: BaseException | None, outcome: Outcome) -> None:
+        op, me.op = me.op, None
+        if op is None or self.watch is None:
+            return
+        if op.outcome == "collecting" and outcome == "ok":
+            outcome = "collecting" if op.result is None else "ok"
+        self.watch.finished(op, error, outcome)
+        current_scope.reset(me.token)
+        me.token = None
+
+    def note(self, worker: Worker | None, name: str, facts: dict[str, Any]) -> None:
+        """Note something on the step that a worker executes, or on the run."""
+        if self.watch is not None:
+            op = (worker and worker.op) or self.op
+            if op is not None:
+                self.watch.noted(op, name, facts)
+
+    def next_delivery_key(self) -> str:
+        """Names a delivery to the outside."""
+        self.deliveries += 1
+        return f"{self.run_id}:{self.deliveries}"
+
+    # -- from other threads ------------------------------------------------------------------------
+
+    def hop(self, fn: Callable[..., T], *args: Any) -> T:
+        """Call something in the run's event loop, from another thread, and wait for it."""
+        answer: concurrent.futures.Future[T] = concurrent.futures.Future()
+        variables = copy_context()
+
+        def call() -> None:
+            try:
+                answer.set_result(variables.run(fn, *args))
+            except BaseException as error:  # noqa: BLE001 because it is raised where it was asked for
+                answer.set_exception(error)
+
+        self.loop.call_soon_threadsafe(call)
+        return answer.result()
+
+    def hop_await(self, awaitable: Awaitable[T]) -> T:
+        """Await something in the run's event loop, from another thread."""
+        if get_ident() == self.thread:
+            msg = "from_thread is for plain functions; in an async step, write: await ..."
+            raise WorkflowRuntimeError(msg)
+
+        async def awaited() -> T:
+            return await awaitable
+
+        return asyncio.run_coroutine_threadsafe(awaited(), self.loop).result()
+
+    def snapshot(self) -> dict[str, Any]:
+        """The run as JSON's types."""
+        return dump(self)
+
+
+class _TryAgain(Exception):  # noqa: N818 because it is a verdict, not an error
+    """A tenacity object wants another attempt though the step returned."""
+
+    def __init__(self, delay: float) -> None:
+        super().__init__("the retry policy asked for another attempt")
+        self.delay = delay
+
+
+_MISSING = object()
+
+
+def _same(one: Variables, other: Variables) -> bool:
+    """Do two contexts hold the very same objects? (`==` would compare the objects by value.)"""
+    if len(one) != len(other):
+        return False
+    return all(other.get(variable, _MISSING) is value for variable, value in one.items())
+
+
+def _wake(future: asyncio.Future[None], here: asyncio.AbstractEventLoop) -> None:
+    def wake() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    loop = future.get_loop()
+    if loop is here:
+        wake()
+    elif not loop.is_closed():
+        loop.call_soon_threadsafe(wake)
+
+
+def _noticed(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger().error("winding up a run failed: please report it", exc_info=error)

@@ -1,0 +1,164 @@
+"""The stream of a run: one ring of events, and any number of followers, each at its own place.
+
+The writer never blocks. Events are numbered from 1. A follower that falls behind what the ring still
+holds is given a `StreamGap` in place of what it missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from .events import StreamGap
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Self
+
+    from .events import Event
+
+CAPACITY = 65_536
+_SEGMENT = 1_024
+
+
+class Ring:
+    """The newest events of a stream, in segments, so that dropping the oldest is cheap."""
+
+    __slots__ = ("_capacity", "_followers", "_segments", "closed", "first", "last")
+
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        """Hold at least the newest `capacity` events."""
+        self._capacity = capacity
+        self._segments: list[list[Event]] = []
+        self._followers: list[Callable[[], None]] = []
+        self.first = 1
+        """The number of the oldest event that is held."""
+        self.last = 0
+        """The number of the newest event."""
+        self.closed = False
+
+    def write(self, event: Event) -> None:
+        """Add an event and wake the followers that have caught up."""
+        last = self.last
+        if last % _SEGMENT == 0:
+            self._segments.append([event])
+            while last - self.first + 1 >= self._capacity + _SEGMENT:
+                del self._segments[0]
+                self.first += _SEGMENT
+        else:
+            self._segments[-1].append(event)
+        self.last = last + 1
+        if self._followers:
+            self.wake()
+
+    def close(self) -> None:
+        """No event will come any more."""
+        self.closed = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Let every waiting follower look again."""
+        followers, self._followers = self._followers, []
+        for follower in followers:
+            follower()
+
+    def at(self, number: int) -> Event:
+        """The event with this number, which must be held."""
+        offset = number - self.first
+        return self._segments[offset // _SEGMENT][offset % _SEGMENT]
+
+    def follow(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once, at the next event or at the end."""
+        self._followers.append(callback)
+
+    def unfollow(self, callback: Callable[[], None]) -> None:
+        """Take back `follow`."""
+        if callback in self._followers:
+            self._followers.remove(callback)
+
+
+class Cursor:
+    """A place in a stream; iterations that share one go on where the last one stopped."""
+
+    __slots__ = ("position",)
+
+    def __init__(self, position: int = 0) -> None:
+        self.position = position
+
+
+class Subscription:
+    """An asynchronous iterator over the events of a run, to its end.
+
+    `position` is the number of the last event handed out: give it to `subscribe(after=...)` to go on
+    from there later. Closing it, from any task, ends the iteration and leaves nothing behind.
+    """
+
+    __slots__ = ("_closed", "_cursor", "_ring", "_waiter")
+
+    def __init__(self, ring: Ring, cursor: Cursor) -> None:
+        self._ring = ring
+        self._cursor = cursor
+        self._waiter: asyncio.Future[None] | None = None
+        self._closed = False
+
+    @property
+    def position(self) -> int:
+        """The number of the last event that was handed out."""
+        return self._cursor.position
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        ring, cursor = self._ring, self._cursor
+        while not self._closed:
+            number = cursor.position + 1
+            if number < ring.first:
+                cursor.position = ring.first - 1
+                return StreamGap(first=number, last=ring.first - 1)
+            if number <= ring.last:
+                cursor.position = number
+                return ring.at(number)
+            if ring.closed:
+                break
+            await self._next_event()
+        raise StopAsyncIteration
+
+    async def _next_event(self) -> None:
+        loop = asyncio.get_running_loop()
+        waiter = self._waiter = loop.create_future()
+
+        def wake() -> None:
+            if not waiter.done():
+                waiter.set_result(None)
+
+        def wake_from_anywhere() -> None:
+            # a follower may live in another event loop than the run
+            if asyncio._get_running_loop() is loop:  # noqa: SLF001 because it does not raise without a loop
+                wake()
+            else:
+                loop.call_soon_threadsafe(wake)
+
+        self._ring.follow(wake_from_anywhere)
+        if self._ring.last > self._cursor.position or self._ring.closed:
+            wake()  # it came from another thread, between the look and the follow
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+            self._ring.unfollow(wake_from_anywhere)
+
+    async def aclose(self) -> None:
+        """Stop following."""
+        self._closed = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()

@@ -1,0 +1,19 @@
+"""The peers: the same workloads, each written as a user of that library would write them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+Pause = Callable[[], Awaitable[object]]
+"""What a step waits for."""
+Run = Callable[[], Awaitable[int]]
+"""A workload of fixed size."""
+SizedRun = Callable[[int], Awaitable[int]]
+"""A workload of the size that it is given."""
+Pausing = tuple[Callable[[], Awaitable[Any]], Callable[[Any, int], Awaitable[int]]]
+"""Starts a run and returns it when it has asked; answers such a run, which ends with that answer."""
+PuttingAway = tuple[Callable[[], Awaitable[str]], Callable[[str, int], Awaitable[int]]]
+"""Writes a run down that has asked; answers a run that was written down."""
+Checkpointing = tuple[Callable[[], str], Callable[[str], Any], Callable[[Any], Awaitable[dict[str, object]]]]
+"""Writes the state down; makes it anew from that; reads all of it, which is not timed."""

@@ -1,0 +1,140 @@
+"""The goals, and the table that shows the figures beside them."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+
+from cases import Metrics
+
+BEGIN = "<!-- table: written by run.py -->"
+END = "<!-- end of table -->"
+
+
+@dataclass
+class Measured:
+    """What one peer's repetitions of one case gave, pair by pair with those of the reference beside it."""
+
+    peer: list[Metrics] = field(default_factory=list[Metrics])
+    reference: list[Metrics] = field(default_factory=list[Metrics])
+
+
+ByPeer = dict[str, Measured | None]
+"""One case's measurements; None where the peer has no counterpart of the case."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A goal: a line of the table."""
+
+    title: str
+    case: str
+    metric: str
+    goal: float
+    unit: str
+    """`R` for a multiple of what the reference needs; else what the metric counts in."""
+    exact: bool = False
+    """Less than the goal is as wrong as more."""
+
+    def values(self, measured: Measured) -> list[float]:
+        """The figure of each repetition."""
+        if self.unit == "R":
+            pairs = zip(measured.peer, measured.reference, strict=True)
+            return [peer[self.metric] / reference[self.metric] for peer, reference in pairs]
+        return [metrics[self.metric] for metrics in measured.peer]
+
+    def verdict(self, values: list[float]) -> str:
+        """Whether the goal is reached, by the median."""
+        if self.exact:
+            return "yes" if set(values) == {self.goal} else "missed"
+        excess = statistics.median(values) / self.goal - 1
+        return "yes" if excess <= 0 else f"missed by {excess * 100:.2g} %"
+
+    @property
+    def goal_text(self) -> str:
+        """The goal as the table shows it."""
+        return f"{'=' if self.exact else '<='} {self.goal:g} {self.unit}".strip()
+
+
+ROWS = [
+    Row("10-step chain, a step", "chain", "cpu_us", 2, "R"),
+    Row("the same, each step with a time-out", "chain_timeout", "cpu_us", 4, "R"),
+    Row("step of a 100-step chain over one of a 5-step chain", "chain_growth", "growth", 1, "x"),
+    Row("loop, a step", "loop", "cpu_us", 2, "R"),
+    Row("loop of 30,000 rounds over 1,000, a step", "loop_growth", "growth", 1.05, "x"),
+    Row("loop, memory kept a step", "loop_memory", "bytes", 16, "bytes"),
+    Row("fan-out of 1,000, collected with `{Result: n}`, an event", "fanout", "cpu_us", 3.5, "R"),
+    Row("the same with `[Result] * n`", "fanout_list", "cpu_us", 4, "R"),
+    Row("fan-out of 10,000 over 1,000, an event", "fanout_growth", "growth", 1.1, "x"),
+    Row("fan-out of 1,000 x 10 ms, 64 workers, wall over ideal", "fanout_waiting", "wall", 1.05, "x"),
+    Row("the same, handlers at once", "fanout_waiting", "at_once", 64, "", exact=True),
+    Row("1,000 runs of 5 steps at once, a run", "concurrent", "cpu_us", 1.5, "R"),
+    Row("the same, peak memory a run", "concurrent", "peak_kb", 8, "kB"),
+    Row("paused run, in memory", "paused", "kb", 5, "kB"),
+    Row("paused run, put away", "put_away", "kb", 1, "kB"),
+    Row("paused run, to pause it", "paused", "pause_us", 60, "us"),
+    Row("paused run, to resume it", "paused", "resume_us", 30, "us"),
+    Row("stream of 50,000 events, an event", "stream", "cpu_us", 1.4, "R"),
+    Row("stream of 50,000 over 5,000, an event", "stream_growth", "growth", 1.35, "x"),
+    Row("context of 100 keys to JSON and back", "checkpoint", "cpu_us", 1.5, "R"),
+    Row("import", "import", "cpu_ms", 1.6, "R"),
+]
+
+REFERENCE_UNITS = {"cpu_us": "us", "cpu_ms": "ms"}
+
+
+def number(value: float) -> str:
+    """Three digits, or all before the point; what is next to nothing is nothing."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) >= 0.05 else "0"
+
+
+def spread(values: list[float]) -> str:
+    """The median, and the least and the most where they differ from it."""
+    middle, least, most = (number(value) for value in (statistics.median(values), min(values), max(values)))
+    return middle if least == most else f"{middle} ({least}..{most})"
+
+
+def reference_of(row: Row, measured: Measured) -> str:
+    """What the reference needs, in absolute terms."""
+    values = [metrics[row.metric] for metrics in measured.reference if row.metric in metrics]
+    return f"{spread(values)} {REFERENCE_UNITS.get(row.metric, row.unit)}".strip() if values else "-"
+
+
+def lines(case: str, results: ByPeer) -> list[str]:
+    """A case's figures, as they are printed while the benchmarks run."""
+    out: list[str] = []
+    for row in ROWS:
+        for peer, measured in results.items():
+            if row.case == case and measured:
+                values = row.values(measured)
+                figure = f"{spread(values)} {row.unit}".strip()
+                goal = f", goal {row.goal_text}: {row.verdict(values)}" if peer == "agentflow" else ""
+                out.append(f"{row.title}: {peer} {figure}{goal}; R {reference_of(row, measured)}")
+    return out
+
+
+def table(results: dict[str, ByPeer]) -> str:
+    """All figures as Markdown, by case."""
+    out = [
+        "| case | goal | agentflow | reached | llama-index-workflows | R |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in ROWS:
+        ours, theirs = results[row.case]["agentflow"], results[row.case]["llamaindex"]
+        assert ours, f"agentflow has no workload for {row.case}"
+        values = row.values(ours)
+        cells = [row.title, row.goal_text, f"**{spread(values)}**", row.verdict(values)]
+        cells += [spread(row.values(theirs)) if theirs else "-", reference_of(row, ours)]
+        out.append(f"| {' | '.join(cells)} |")
+    return "\n".join(out)
+
+
+def put_between_markers(text: str, content: str) -> str:
+    """The document with `content` between its two markers."""
+    head, _, rest = text.partition(BEGIN)
+    _, found, tail = rest.partition(END)
+    if not found:
+        raise ValueError(f"the document lacks the line {BEGIN!r} or the line {END!r} after it")
+    return f"{head}{BEGIN}\n\n{content}\n\n{END}{tail}"

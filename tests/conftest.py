@@ -1,0 +1,80 @@
+"""What all tests share: no network but this machine, no deadlines, and real components on request."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import shutil
+import socket
+from typing import TYPE_CHECKING, Any
+
+import hypothesis
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+# A deadline would time the machine, not the code.
+hypothesis.settings.register_profile("agentflow", deadline=None)
+hypothesis.settings.load_profile("agentflow")
+
+
+class NetworkBlockedError(RuntimeError):
+    """A test reached for another machine. No OSError, lest a client's retries hide it."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_network() -> Iterator[None]:
+    """Let Python sockets connect to this machine only. Programs that a test starts are not covered."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("connect", "connect_ex", "sendto"):
+            patch.setattr(socket.socket, name, _guarded(getattr(socket.socket, name)))
+        look_up = socket.getaddrinfo
+
+        def getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
+            _refuse_unless_local(host)
+            return look_up(host, *args, **kwargs)
+
+        patch.setattr(socket, "getaddrinfo", getaddrinfo)
+        yield
+
+
+def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
+    def guarded(self: socket.socket, *args: Any) -> Any:
+        if self.family in {socket.AF_INET, socket.AF_INET6}:
+            host, *_ = args[-1]
+            _refuse_unless_local(host)
+        return method(self, *args)
+
+    return guarded
+
+
+def _refuse_unless_local(host: str | bytes | None) -> None:
+    name = host.decode() if isinstance(host, bytes) else host
+    if name in {None, "", "localhost"}:
+        return
+    try:
+        if ipaddress.ip_address(str(name)).is_loopback:
+            return
+    except ValueError:
+        pass
+    raise NetworkBlockedError(
+        f"This test tried to reach {name!r}. Tests use no network: start what you need on 127.0.0.1, or use a fake."
+    )
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a Chromium browser."""
+    return _program("chromium", "chromium-browser", "google-chrome")
+
+
+def _program(*names: str) -> str:
+    """The first of these programs that is there. Without any the test is skipped, or fails where CI requires it."""
+    for name in names:
+        if path := shutil.which(name):
+            return path
+    message = f"needs one of these programs, and none is installed: {', '.join(names)}"
+    if os.environ.get("AGENTFLOW_REQUIRE_REAL") == "1":
+        pytest.fail(message)
+    pytest.skip(message)
