@@ -19,9 +19,10 @@ from .steps import CONTEXT_ROLE
 from .store import MISSING
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from .collect import Collected, Collector
+    from .delivery import Waiter
     from .graph import StepPlan
     from .observe import Ref
     from .store import StateStore
@@ -44,15 +45,16 @@ class Port(Protocol):
     def stream(self, event: Event, sender: Context[Any] | None) -> None: ...
     def collector(self, step: str, buffer_id: str) -> Collector: ...
     def collected(self, sender: Context[Any], taken: list[Collected] | None) -> None: ...
-    def wait(
+    def begin_wait(
         self,
         sender: Context[Any],
-        kind: type[E],
+        kind: type[Event],
         waiter_event: Event | None,
         key: str | None,
         requirements: Mapping[str, Any],
         timeout: float | None,
-    ) -> Coroutine[Any, Any, E]: ...
+    ) -> Event | Waiter: ...
+    def end_wait(self, waiter: Waiter) -> None: ...
     def next_delivery_key(self) -> str: ...
     def snapshot(self) -> dict[str, Any]: ...
 
@@ -188,7 +190,14 @@ class Context(Generic[StateT]):
         if self._plan is None:
             msg = "wait_for_event belongs in a step. From outside, follow the stream: async for ev in handler.stream_events()"
             raise WorkflowRuntimeError(msg)
-        return await self._run.wait(self, event_type, waiter_event, waiter_id, requirements or {}, timeout)
+        run = self._run
+        found = run.begin_wait(self, event_type, waiter_event, waiter_id, requirements or {}, timeout)
+        if isinstance(found, Event):
+            return cast("E", found)
+        try:
+            return cast("E", await found.future)
+        finally:
+            run.end_wait(found)
 
     # -- effects that must not repeat ------------------------------------------------------------
 

@@ -40,7 +40,9 @@ class Worker:
         "ledger",
         "limit",
         "op",
+        "place",
         "plan",
+        "robbed",
         "sent",
         "stepped",
         "task",
@@ -52,11 +54,16 @@ class Worker:
 
     def __init__(self, delivery: Delivery) -> None:
         self.task: asyncio.Task[None]
+        self.place = 0
+        """Its index among the run's workers."""
         self.limit: Limit | None = None
         self.op: Operation | None = None
         self.token: Any = None
         self.waiting = False
         self.stepped = False
+        """May it execute one delivery though the run is held?"""
+        self.robbed = False
+        """Has another taken its delivery before it had its first turn?"""
         self.take(delivery)
 
     def take(self, delivery: Delivery) -> None:
@@ -75,7 +82,7 @@ class Worker:
 class Waiter:
     """A step that is suspended in `wait_for_event`."""
 
-    __slots__ = ("future", "key", "kind", "ledger", "plan", "requirements", "timer", "worker")
+    __slots__ = ("future", "key", "kind", "ledger", "limit", "plan", "requirements", "timer", "worker")
 
     def __init__(self, ctx: Context[Any], kind: type[Event], requirements: Mapping[str, Any], key: str) -> None:
         self.future: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
@@ -85,6 +92,8 @@ class Waiter:
         self.plan = ctx._plan
         self.ledger = ctx._effects()
         self.timer: Timer | None = None
+        self.limit: Limit | None = None
+        """The step's time limit, while it stands still: the time that a human takes does not count."""
         self.worker: Worker | None = None
         """The worker, where it is the step's own task that waits, and not one that the step made."""
 

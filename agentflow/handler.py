@@ -30,14 +30,13 @@ class Handler(Generic[ResultT]):
     step. A failure that nobody ever asked for is logged once.
     """
 
-    __slots__ = ("_cursor", "_heard", "_run", "ctx")
+    __slots__ = ("_ctx", "_cursor", "_heard", "_run")
 
     def __init__(self, run: Run, ctx: Context[Any] | None = None) -> None:
         self._run = run
         self._cursor: Cursor | None = None
         self._heard = False
-        self.ctx: Context[Any] = context_of(run) if ctx is None else ctx
-        """The run's context: its state, and events sent from outside."""
+        self._ctx = ctx
 
     def __repr__(self) -> str:
         return f"<Handler of {self._run!r}>"
@@ -48,6 +47,13 @@ class Handler(Generic[ResultT]):
                 self._run.warn_unheard()
             else:
                 self._run.orphaned = True
+
+    @property
+    def ctx(self) -> Context[Any]:
+        """The run's context: its state, and events sent from outside."""
+        if self._ctx is None:
+            self._ctx = context_of(self._run)
+        return self._ctx
 
     @property
     def run_id(self) -> str:

@@ -94,6 +94,7 @@ class Run:
         "delayed",
         "deliveries",
         "error",
+        "fresh",
         "graph",
         "host",
         "inside",
@@ -134,7 +135,9 @@ class Run:
         self.thread: int | None = None
         self._run_id: str | None = None
         self.loop: asyncio.AbstractEventLoop
-        self.workers: set[Worker] = set()
+        self.workers: list[Worker] = []
+        self.fresh: deque[Worker] | None = None
+        """Workers that had no turn yet: what they hold comes before what is ready, and whoever is free first takes it."""
         self.waiting = 0
         """How many workers are suspended in an engine wait."""
         self.active = [0] * len(self.graph.steps)
@@ -319,7 +322,11 @@ class Run:
     def _employ(self, delivery: Delivery) -> Worker:
         """Make a worker for a delivery whose slot is taken."""
         worker = Worker(delivery)
-        self.workers.add(worker)
+        worker.place = len(self.workers)
+        self.workers.append(worker)
+        if self.fresh is None:
+            self.fresh = deque()
+        self.fresh.append(worker)
         worker.task = self.loop.create_task(self._work(worker), context=delivery.variables.copy())
         return worker
 
@@ -327,8 +334,7 @@ class Run:
         host_object = self.host.owner
         counts = self.counts
         turns = _TURNS
-        if self.stepper is not None and not me.stepped:  # held after it was made
-            self._ready_now(me.delivery(), first=True)
+        if not self._starts(me):
             self._dismiss(me)
             return
         self.started = True
@@ -356,7 +362,7 @@ class Run:
                 if self.plain and route is not None and self.status == RUNNING:
                     # the short way: one successor, nothing else ready, nobody looking on
                     target = route.target
-                    if target is not None and not self.ready and not self.backlog and me.threaded is None:
+                    if target is not None and not (self.ready or self.fresh or self.backlog or me.threaded):
                         active = self.active
                         active[plan.index] -= 1
                         if active[target.index] < target.limit:
@@ -418,7 +424,8 @@ class Run:
         if len(routes) == 1:
             event, way = routes[0]
             target = way.target
-            if target is not None and not self.ready and not self.waiters and variables is here and self._free(target):
+            idle = not (self.ready or self.fresh or self.waiters or me.threaded)
+            if target is not None and idle and self._free(target):
                 self.active[target.index] += 1
                 me.take(Delivery(target, event, way.edge, variables, self._sent(event, op), None))
                 return True
@@ -438,9 +445,33 @@ class Run:
         several = out if isinstance(out, list) else [out]
         return [(v, plan.returns.get(type(v)) or self.graph.returned(plan, v)) for v in several]
 
+    def _starts(self, me: Worker) -> bool:
+        """A worker has its first turn. True: it has a delivery to execute."""
+        fresh = self.fresh
+        if not me.robbed and fresh:
+            if fresh[0] is me:
+                fresh.popleft()
+            else:
+                fresh.remove(me)
+        if self.stepper is not None and not me.stepped:  # held after it was made
+            if not me.robbed:
+                self._ready_now(me.delivery(), first=True)
+            return False
+        return not me.robbed or self._next(me, copy_context())
+
     def _next(self, me: Worker, here: Variables) -> bool:
-        """Give the worker what is ready, if anything is."""
-        if not self.ready or self.stepper is not None or self.status != RUNNING:
+        """Give the worker, in whose task the variables are those of `here`, what comes first, if anything does."""
+        if self.stepper is not None or self.status != RUNNING:
+            return False
+        if self.fresh:
+            other = self.fresh[0]
+            if not _same(other.variables, here):
+                return False
+            self.fresh.popleft()
+            other.robbed = True
+            me.take(other.delivery())
+            return True
+        if not self.ready:
             return False
         delivery = self.ready.popleft()
         if _same(delivery.variables, here):
@@ -503,7 +534,10 @@ class Run:
 
     def _dismiss(self, me: Worker) -> None:
         """A worker ends."""
-        self.workers.discard(me)
+        last = self.workers.pop() if self.workers else me  # the place of the last is filled, so that nothing is searched
+        if last is not me:
+            self.workers[me.place] = last
+            last.place = me.place
         if self.stepper is not None:
             self.stepper.progressed()
         if self.status == RUNNING:
@@ -848,27 +882,29 @@ class Run:
         waiter = next((w for w in self.waiters or () if not w.future.done() and w.matches(event)), None)
         if waiter is None:
             return False
-        self._end_wait(waiter)
+        self.end_wait(waiter)
         waiter.ledger.answers = {**waiter.ledger.answers, waiter.key: event}
+        if self.watch is not None:
+            self.note(waiter.worker, "answered", {"type": type(event).__name__})
         waiter.future.set_result(event)
         return True
 
-    async def wait(  # noqa: PLR0913 because these are the documented parameters
+    def begin_wait(  # noqa: PLR0913 because these are the documented parameters
         self,
         sender: Context[Any],
-        kind: type[E],
+        kind: type[Event],
         waiter_event: Event | None,
         key: str | None,
         requirements: Mapping[str, Any],
         timeout: float | None,
-    ) -> E:
-        """Suspend a step until an event comes."""
+    ) -> Event | Waiter:
+        """What a step waits for, if it has come; else the wait, to be awaited and then ended."""
         ledger = sender._effects()
         if key is None:
             key = str(ledger.waits)
             ledger.waits += 1
         if key in ledger.answers:
-            return ledger.answers[key]  # type: ignore[return-value]  # the same wait asked for the same type
+            return ledger.answers[key]
         if self.status != RUNNING:
             raise asyncio.CancelledError
         waiter = Waiter(sender, kind, requirements, key)
@@ -877,7 +913,7 @@ class Run:
                 assert self.kept is not None
                 del self.kept[position]
                 ledger.answers = {**ledger.answers, key: early}
-                return early  # type: ignore[return-value]  # it matches
+                return early
         if waiter_event is not None and key not in ledger.asked:
             ledger.asked = (*ledger.asked, key)
             self._ask(waiter_event, sender)
@@ -888,35 +924,26 @@ class Run:
         if timeout is not None:
             waiter.timer = self.clock.call_later(timeout, partial(self._waited_long, waiter, timeout))
         worker: Worker = sender._worker
-        limit = worker.limit if worker.ctx is sender else None
-        human = self._from_outside(kind)
-        if worker.ctx is sender and asyncio.current_task() is worker.task:
-            waiter.worker = worker
-            worker.waiting = True
-            self.waiting += 1
-            if self.stepper is not None:
-                self.stepper.progressed()
-        self.note(worker, "waiting", {"type": kind.__name__, "requirements": dict(requirements)})
-        if limit is not None and human:
-            limit.pause()
+        if worker.ctx is sender:
+            if worker.limit is not None and self._from_outside(kind):
+                waiter.limit = worker.limit
+                waiter.limit.pause()
+            if asyncio.current_task() is worker.task:
+                waiter.worker = worker
+                worker.waiting = True
+                self.waiting += 1
+                if self.stepper is not None:
+                    self.stepper.progressed()
+        if self.watch is not None:
+            self.note(worker, "waiting", {"type": kind.__name__, "requirements": dict(requirements)})
         self.fail_if_stalled()
-        try:
-            answer = await waiter.future
-        finally:
-            self._end_wait(waiter)
-            if limit is not None and human and worker.limit is limit:
-                limit.resume()
-        self.note(worker, "answered", {"type": kind.__name__})
-        return answer  # type: ignore[return-value]  # it matches
+        return waiter
 
-    def _ask(self, event: Event, sender: Context[Any]) -> None:
-        if isinstance(event, InputRequiredEvent):
-            route = self.graph.route(type(event), sender._plan)
-            self._deliver(event, route, copy_context(), sender._worker.op)
-        else:
-            self.stream(event, sender)
-
-    def _end_wait(self, waiter: Waiter) -> None:
+    def end_wait(self, waiter: Waiter) -> None:
+        """A wait is over, answered or not."""
+        if waiter.limit is not None:
+            waiter.limit.resume()
+            waiter.limit = None
         if self.waiters is None or waiter not in self.waiters:
             return
         self.waiters.remove(waiter)
@@ -929,9 +956,16 @@ class Run:
             self.waiters = None
             self.plain = self.watch is None and self.recorder is None and self.stepper is None
 
+    def _ask(self, event: Event, sender: Context[Any]) -> None:
+        if isinstance(event, InputRequiredEvent):
+            route = self.graph.route(type(event), sender._plan)
+            self._deliver(event, route, copy_context(), sender._worker.op)
+        else:
+            self.stream(event, sender)
+
     def _waited_long(self, waiter: Waiter, timeout: float) -> None:
         step = waiter.plan.name if waiter.plan is not None else "?"
-        self._end_wait(waiter)
+        self.end_wait(waiter)
         if not waiter.future.done():
             msg = f"step {step!r} of {self.graph.name!r} waited {timeout:g} s for a {waiter.kind.__name__}, and none came"
             waiter.future.set_exception(WorkflowTimeoutError(msg))
@@ -1052,7 +1086,7 @@ class Run:
         self.delayed = None
         for delivery in [*(self.ready or ()), *(d for line in (self.backlog or {}).values() for d in line)]:
             self._drop(delivery)
-        self.ready = self.backlog = None
+        self.ready = self.backlog = self.fresh = None
         others = [worker for worker in self.workers if worker is not done]
         for worker in others:
             worker.task.cancel()
@@ -1138,7 +1172,7 @@ class Run:
             self.stepper.progressed()
         if self.orphaned:
             self.warn_unheard()
-        self.workers = set()
+        self.workers = []
         self.collectors = self.waiters = self.children = self.op = None
         self.watch = self.recorder = self.parent = None
 

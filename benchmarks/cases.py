@@ -27,14 +27,12 @@ def check(got: object, expected: object) -> None:
 
 
 class Case:
-    """A workload that is set up once in a process and then measured again and again."""
+    """A workload and how it is measured, in a process of its own each time."""
 
     name: ClassVar[str]
     workload: ClassVar[str]
     """The function of the peer's module that makes the workload. A peer without it has no counterpart."""
     repetitions: ClassVar[int] = 11
-    fresh: ClassVar[bool] = False
-    """Each repetition has a process of its own: what the last one left behind would be counted."""
 
     def __init__(self, peer: Any) -> None:
         self.peer = peer
@@ -42,11 +40,11 @@ class Case:
         vars(self).update(getattr(peer, "SIZES", {}).get(self.name, {}))
 
     async def set_up(self) -> None:
-        """Make the workload, and run it once or more to warm it up."""
+        """Make the workload and warm it up."""
         raise NotImplementedError
 
     async def measure(self) -> Metrics:
-        """Run the workload: one repetition."""
+        """Run the workload and say what it took."""
         raise NotImplementedError
 
 
@@ -66,7 +64,7 @@ class Chain(Case):
     name = "chain"
     workload = "chain"
     steps = 10
-    runs = 1_000
+    runs = 2_000
 
     async def set_up(self) -> None:
         self.run = self.make(self.steps)
@@ -116,11 +114,11 @@ class Loop(Case):
 
     name = "loop"
     workload = "loop"
-    rounds = 10_000
+    rounds = 30_000
 
     async def set_up(self) -> None:
         self.run = self.make()
-        await self._once(50)
+        await self._once(500)
 
     async def _once(self, rounds: int) -> None:
         check(await self.run(rounds), rounds)
@@ -147,7 +145,6 @@ class LoopMemory(Loop):
 
     name = "loop_memory"
     repetitions = 3
-    fresh = True
     small = 1_000
     large = 11_000
 
@@ -170,18 +167,20 @@ class Fanout(Case):
     workload = "fanout"
     events = 1_000
     workers = 64
+    runs = 10
 
     async def set_up(self) -> None:
         self.run = self.make(self.workers, functools.partial(asyncio.sleep, 0))
-        await self._once(20)
+        await self._once(200)
 
     async def _once(self, events: int) -> None:
         check(await self.run(events), events * (events - 1) // 2)
 
     async def measure(self) -> Metrics:
         with Timer() as timer:
-            await self._once(self.events)
-        return {"cpu_us": timer.cpu / self.events * 1e6}
+            for _ in range(self.runs):
+                await self._once(self.events)
+        return {"cpu_us": timer.cpu / (self.runs * self.events) * 1e6}
 
 
 class FanoutList(Fanout):
@@ -212,7 +211,7 @@ class FanoutWaiting(Fanout):
     async def set_up(self) -> None:
         self.working = self.most = 0
         self.run = self.make(self.workers, self._work)
-        await self._once(20)
+        await self._once(200)
 
     async def _work(self) -> None:
         self.working += 1
@@ -234,7 +233,6 @@ class Concurrent(Case):
     name = "concurrent"
     workload = "chain_waiting"
     repetitions = 7
-    fresh = True
     runs = 1_000
     batches = 5
     steps = 5
@@ -262,7 +260,6 @@ class Paused(Case):
     name = "paused"
     workload = "waiting"
     repetitions = 7
-    fresh = True
     runs = 5_000
 
     async def set_up(self) -> None:
@@ -311,7 +308,7 @@ class Stream(Case):
 
     async def set_up(self) -> None:
         self.run = self.make()
-        await self._once(100)
+        await self._once(500)
 
     async def _once(self, events: int) -> None:
         check(await self.run(events), events)

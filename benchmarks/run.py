@@ -6,21 +6,16 @@ import argparse
 import json
 import os
 import platform
-import select
 import subprocess
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import report
 from cases import CASES
 from environments import PEERS, ROOT, python_of
 
 if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
-
     from cases import Metrics
 
 HERE = Path(__file__).parent
@@ -38,74 +33,32 @@ ENVIRON = {
 }
 
 
-class Worker:
-    """A process that repeats one case of one peer on request."""
-
-    def __init__(self, python: str, peer: str, case: str) -> None:
-        self._what = f"{peer}, {case}"
-        self._command = [python, str(HERE / "worker.py"), peer, case]
-        self._fresh = CASES[case].fresh
-        self._used = False
-        self._start()
-
-    def _start(self) -> None:
-        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRON)
-        self.versions: dict[str, str] | None = self._answer()
-        """What it runs with; None where the peer has no counterpart of the case."""
-
-    def repeat(self) -> Metrics:
-        """One repetition, in a new process where the case asks for it."""
-        if self._fresh and self._used:
-            self.close()
-            self._start()
-        self._used = True
-        assert self._process.stdin
-        self._process.stdin.write(b"\n")
-        self._process.stdin.flush()
-        metrics: Metrics = self._answer()
-        return metrics
-
-    def _answer(self) -> Any:
-        assert self._process.stdout
-        if not select.select([self._process.stdout], [], [], PATIENCE)[0]:
-            raise SystemExit(f"{self._what}: no answer in {PATIENCE:g} s")
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{self._what}: the process ended early; its error is above")
-        return json.loads(line)
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.communicate()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
+def repeat(python: str, peer: str, case: str) -> tuple[Metrics | None, dict[str, str]]:
+    """One repetition, and the versions that ran. None: the peer has no counterpart of the case."""
+    command = [python, str(HERE / "worker.py"), peer, case]
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, env=ENVIRON, timeout=PATIENCE, check=True)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        raise SystemExit(f"{peer} failed at {case}: {error}") from None
+    answer = json.loads(done.stdout)
+    return answer["metrics"], answer["versions"]
 
 
 def run_case(case: str, pythons: dict[str, str], *, quick: bool) -> tuple[report.ByPeer, dict[str, str]]:
-    """Take each peer through the case beside the reference. Also says which versions ran."""
-    results: report.ByPeer = dict.fromkeys(pythons)
+    """Take each peer through the case beside the reference, in turns. Also says which versions ran."""
+    results: report.ByPeer = {}
     versions: dict[str, str] = {}
-    with ExitStack() as stack:
-        pairs: dict[str, tuple[Worker, Worker]] = {}
+    for i in range(CASES[case].repetitions):
         for peer, python in pythons.items():
-            worker = stack.enter_context(Worker(python, peer, case))
-            if worker.versions is not None:
-                versions |= worker.versions
-                pairs[peer] = worker, stack.enter_context(Worker(python, REFERENCE, case))
-                results[peer] = report.Measured()
-        for i in range(CASES[case].repetitions):
-            for peer, (worker, reference) in pairs.items():
-                most = QUICK_REPETITIONS[peer] if quick else MOST_REPETITIONS.get(peer)
-                measured = results[peer]
-                if measured is None or (most is not None and i >= most):
-                    continue
-                measured.reference.append(reference.repeat() if reference.versions is not None else {})
-                measured.peer.append(worker.repeat())
+            most = QUICK_REPETITIONS[peer] if quick else MOST_REPETITIONS.get(peer)
+            if (most is not None and i >= most) or (i and results[peer] is None):
+                continue
+            metrics, of_peer = repeat(python, peer, case)
+            versions |= of_peer
+            measured = results.setdefault(peer, None if metrics is None else report.Measured())
+            if measured and metrics is not None:
+                measured.peer.append(metrics)
+                measured.reference.append(repeat(python, REFERENCE, case)[0] or {})
     return results, versions
 
 

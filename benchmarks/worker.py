@@ -1,6 +1,6 @@
-"""One peer, one case, one process: `worker.py PEER CASE`.
+"""One repetition in a process of its own: `worker.py PEER CASE` prints what it measured as JSON.
 
-Says in a line of JSON that it is ready; then answers every line on its standard input with a repetition.
+That is null where the peer has no counterpart of the case.
 """
 
 from __future__ import annotations
@@ -11,26 +11,32 @@ import importlib.metadata
 import json
 import os
 import sys
+from typing import TYPE_CHECKING, Any
 
 from cases import CASES
 
+if TYPE_CHECKING:
+    from cases import Metrics
+
+
+async def repetition(peer: Any, case_name: str) -> Metrics | None:
+    """Set the case up and measure it once."""
+    if not hasattr(peer, CASES[case_name].workload):
+        return None
+    case = CASES[case_name](peer)
+    await case.set_up()
+    return await case.measure()
+
 
 def main() -> None:
-    """Serve repetitions until the input ends."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what a peer prints is no answer
-
+    """Measure what the command line names."""
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a peer prints is no part of the answer
     peer_name, case_name = sys.argv[1:]
     peer = importlib.import_module(f"peers.{peer_name}")
-    if not hasattr(peer, CASES[case_name].workload):
-        print("null", file=answers)
-        return
-    case = CASES[case_name](peer)
-    with asyncio.Runner() as runner:
-        runner.run(case.set_up())
-        print(json.dumps({name: importlib.metadata.version(name) for name in peer.PACKAGES}), file=answers)
-        for _ in sys.stdin:
-            print(json.dumps(runner.run(case.measure())), file=answers)
+    metrics = asyncio.run(repetition(peer, case_name))
+    versions = {name: importlib.metadata.version(name) for name in peer.PACKAGES}
+    json.dump({"metrics": metrics, "versions": versions}, answer)
 
 
 if __name__ == "__main__":

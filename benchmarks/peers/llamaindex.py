@@ -22,6 +22,8 @@ SIZES: dict[str, dict[str, int]] = {
     "loop": {"rounds": 1_000},
     "loop_growth": {"large": 10_000},
     "loop_memory": {"large": 3_000},
+    "fanout": {"runs": 1},
+    "fanout_list": {"runs": 1},
     "fanout_growth": {"small": 200, "large": 2_000},
     "concurrent": {"batches": 1},
     "paused": {"runs": 1_000},
