@@ -39,6 +39,20 @@ class Clock:
         """Call `callback` in the running event loop after `delay` seconds."""
         return asyncio.get_running_loop().call_later(delay, callback)
 
+    def timeout(self, seconds: float) -> asyncio.Timeout:
+        """A time limit on an `async with` block of the current task, as `asyncio.timeout`."""
+        return asyncio.timeout(seconds)
+
+    def pause(self, limit: asyncio.Timeout) -> float:
+        """Let the time of a limit stand still; returns the seconds that are left."""
+        due = limit.when()
+        limit.reschedule(None)
+        return 0.0 if due is None else max(0.0, due - asyncio.get_running_loop().time())
+
+    def resume(self, limit: asyncio.Timeout, left: float) -> None:
+        """Let the time of a limit run again."""
+        limit.reschedule(asyncio.get_running_loop().time() + left)
+
     async def sleep(self, delay: float) -> None:
         """Suspend the calling task for `delay` seconds."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -47,41 +61,6 @@ class Clock:
             await waiter
         finally:
             timer.cancel()
-
-
-class Limit:
-    """A time limit on a block of the current task, which can be paused.
-
-    `asyncio.timeout` does the cancelling, so that nested limits and outside cancellation keep apart;
-    the clock in force says when.
-    """
-
-    __slots__ = ("_clock", "_left", "_since", "_timer", "expired", "inner")
-
-    def __init__(self, clock: Clock, seconds: float) -> None:
-        self._clock = clock
-        self._left = seconds
-        self._since = 0.0
-        self._timer: Timer | None = None
-        self.inner = asyncio.timeout(None)
-        self.expired = False
-
-    def resume(self) -> None:
-        """Let the time run."""
-        self._since = self._clock.monotonic()
-        self._timer = self._clock.call_later(self._left, self._expire)
-
-    def pause(self) -> None:
-        """Stop the time."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-            self._left = max(0.0, self._left - (self._clock.monotonic() - self._since))
-
-    def _expire(self) -> None:
-        self._timer = None
-        self.expired = True
-        self.inner.reschedule(asyncio.get_running_loop().time())
 
 
 _current: ContextVar[Clock] = ContextVar("agentflow_clock", default=Clock())

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextvars import Context as Variables
 
-    from .clock import Limit, Timer
+    from .clock import Timer
     from .context import Context
     from .effects import Ledger
     from .events import Event
@@ -56,7 +56,7 @@ class Worker:
         self.task: asyncio.Task[None]
         self.place = 0
         """Its index among the run's workers."""
-        self.limit: Limit | None = None
+        self.limit: asyncio.Timeout | None = None
         self.op: Operation | None = None
         self.token: Any = None
         self.waiting = False
@@ -92,8 +92,8 @@ class Waiter:
         self.plan = ctx._plan
         self.ledger = ctx._effects()
         self.timer: Timer | None = None
-        self.limit: Limit | None = None
-        """The step's time limit, while it stands still: the time that a human takes does not count."""
+        self.limit: tuple[asyncio.Timeout, float] | None = None
+        """The step's time limit and what is left of it, while it stands still for a human."""
         self.worker: Worker | None = None
         """The worker, where it is the step's own task that waits, and not one that the step made."""
 

@@ -1,4 +1,6 @@
-"""Every error that agentflow raises by itself. What a step raises reaches the caller as it is.
+"""Every error that agentflow raises by itself, and how their messages show values and types.
+
+What a step raises reaches the caller as it is.
 
 ```
 AgentflowError
@@ -15,6 +17,10 @@ AgentflowError
 """
 
 from __future__ import annotations
+
+import reprlib
+import types
+import typing
 
 
 class AgentflowError(Exception):
@@ -57,3 +63,36 @@ class ContextSerdeError(AgentflowError, ValueError):
 
 class EngineBug(AgentflowError):  # noqa: N818 because it names whose fault it is
     """An invariant of agentflow is broken. Please report it with the traceback."""
+
+
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = 120
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: its repr, cut where it is long."""
+    return _repr.repr(value)
+
+
+def type_name(annotation: object) -> str:
+    """An annotation as one writes it: `A | None`, `list[A]`, `Annotated[A, Resource(make_a)]`."""
+    if isinstance(annotation, str):
+        return annotation
+    if annotation is None or annotation is types.NoneType:
+        return "None"
+    arguments: list[object] = list(typing.get_args(annotation))
+    origin: object = typing.get_origin(annotation)
+    if origin in {typing.Union, types.UnionType}:
+        return " | ".join(map(type_name, arguments))
+    if origin is typing.Annotated:
+        metadata: tuple[object, ...] = getattr(annotation, "__metadata__", ())
+        return f"Annotated[{', '.join([type_name(arguments[0]), *map(repr, metadata)])}]"
+    if origin is typing.Literal or not isinstance(origin or annotation, type):
+        return str(annotation).replace("typing.", "")
+    name: str = getattr(origin or annotation, "__name__", "")
+    inside = ", ".join("..." if a is ... else _listed(a) for a in arguments)
+    return f"{name}[{inside}]" if arguments else name
+
+
+def _listed(argument: object) -> str:
+    return f"[{', '.join(map(type_name, argument))}]" if isinstance(argument, list) else type_name(argument)

@@ -23,11 +23,13 @@ STEPS_ROLE = "__agentflow_steps__"
 
 
 class Shape(IntEnum):
-    """How a step is called; the first two are the hot path."""
+    """How a step is called: the first three are async methods of an event, or of a context and an event."""
 
     EVENT = 0
     CONTEXT_EVENT = 1
-    GENERAL = 2
+    LIMITED = 2
+    """Either of the two, with a time-out."""
+    GENERAL = 3
 
 
 class Fate(IntEnum):
@@ -121,12 +123,13 @@ class StepPlan:
 
     def _shape(self) -> Shape:
         spec = self.spec
-        simple = self.is_async and spec.bound and self.policy is None and self.timeout is None
-        if simple and spec.parameters == (spec.event,):
-            return Shape.EVENT
-        if simple and spec.parameters == (spec.context, spec.event):
-            return Shape.CONTEXT_EVENT
-        return Shape.GENERAL
+        alone = spec.parameters == (spec.event,)
+        simple = alone or spec.parameters == (spec.context, spec.event)
+        if not (simple and self.is_async and spec.bound and self.policy is None):
+            return Shape.GENERAL
+        if self.timeout is not None:
+            return Shape.LIMITED
+        return Shape.EVENT if alone else Shape.CONTEXT_EVENT
 
     def __repr__(self) -> str:
         return f"<StepPlan {self.name}>"

@@ -21,7 +21,7 @@ from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .clock import Limit, current_clock
+from .clock import current_clock
 from .collect import Collector
 from .context import context_of
 from .delivery import Delivery, Waiter, Worker
@@ -352,6 +352,12 @@ class Run:
                     elif shape == 1:
                         ctx = me.ctx = context_of(self, me)
                         out = await plan.fn(host_object, ctx, me.event)
+                    elif shape == 2:
+                        if plan.spec.context is None:
+                            out = await self._limited(me, plan.timeout, plan.fn(host_object, me.event))
+                        else:
+                            ctx = me.ctx = context_of(self, me)
+                            out = await self._limited(me, plan.timeout, plan.fn(host_object, ctx, me.event))
                     else:
                         out = await self._invoke(me)
                 except BaseException as error:
@@ -565,36 +571,35 @@ class Run:
                     self.pool = Pool()
                 for name, recipe in plan.resources.items():
                     arguments[name] = await self.host.resource(recipe, self.pool, step_pool)
-            first = [self.host.owner] if spec.bound else []
-            first += [arguments.pop(name) for name in spec.positional_only if name in arguments]
-            if plan.timeout is None:
-                out = await self._call(me, first, arguments)
-            else:
-                out = await self._limited(me, plan.timeout, first, arguments)
+            call = self._call(me, arguments)
+            out = await (call if plan.timeout is None else self._limited(me, plan.timeout, call))
         finally:
             if step_pool is not None and step_pool.needs_closing:
                 self._report(await step_pool.close(), f"step {plan.name!r}")
-        return await self._judged(me, out) if is_tenacity(plan.policy) else out
+        return await self._judged(me, out) if plan.policy is not None and is_tenacity(plan.policy) else out
 
-    def _call(self, me: Worker, first: list[Any], arguments: dict[str, Any]) -> Awaitable[Any]:
-        if me.plan.is_async:
-            return me.plan.fn(*first, **arguments)  # type: ignore[no-any-return]
-        return self._in_thread(me, first, arguments)
-
-    async def _limited(self, me: Worker, seconds: float, first: list[Any], arguments: dict[str, Any]) -> Any:
-        limit = me.limit = Limit(self.clock, seconds)
-        limit.resume()
+    async def _limited(self, me: Worker, seconds: float, call: Awaitable[Any]) -> Any:
+        """Await a step's call for as long as its time-out allows."""
+        limit = me.limit = self.clock.timeout(seconds)
         try:
-            async with limit.inner:
-                return await self._call(me, first, arguments)
+            async with limit:
+                return await call
         except TimeoutError as error:
-            if not limit.inner.expired():
+            if not limit.expired():
                 raise
             msg = f"step {me.plan.name!r} of {self.graph.name!r} exceeded its time-out of {seconds:g} s"
             raise WorkflowTimeoutError(msg) from error
         finally:
-            limit.pause()
             me.limit = None
+
+    def _call(self, me: Worker, arguments: dict[str, Any]) -> Awaitable[Any]:
+        plan = me.plan
+        first = [self.host.owner] if plan.spec.bound else []
+        if plan.spec.positional_only:
+            first += [arguments.pop(name) for name in plan.spec.positional_only if name in arguments]
+        if plan.is_async:
+            return plan.fn(*first, **arguments)  # type: ignore[no-any-return]  # async functions give awaitables
+        return self._in_thread(me, first, arguments)
 
     async def _in_thread(self, me: Worker, first: list[Any], arguments: dict[str, Any]) -> Any:
         if self.threads is None:
@@ -608,7 +613,7 @@ class Run:
             out = await asyncio.shield(future)
         except asyncio.CancelledError:
             # a thread cannot be interrupted: cancelling waits for it, a time-out leaves it behind
-            if me.limit is None or not me.limit.expired:
+            if me.limit is None or not me.limit.expired():
                 await asyncio.wait([future])
             if future.done() and not future.cancelled():
                 future.exception()
@@ -926,8 +931,7 @@ class Run:
         worker: Worker = sender._worker
         if worker.ctx is sender:
             if worker.limit is not None and self._from_outside(kind):
-                waiter.limit = worker.limit
-                waiter.limit.pause()
+                waiter.limit = worker.limit, self.clock.pause(worker.limit)
             if asyncio.current_task() is worker.task:
                 waiter.worker = worker
                 worker.waiting = True
@@ -942,8 +946,10 @@ class Run:
     def end_wait(self, waiter: Waiter) -> None:
         """A wait is over, answered or not."""
         if waiter.limit is not None:
-            waiter.limit.resume()
+            limit, left = waiter.limit
             waiter.limit = None
+            if self.status == RUNNING and not limit.expired():
+                self.clock.resume(limit, left)
         if self.waiters is None or waiter not in self.waiters:
             return
         self.waiters.remove(waiter)

@@ -7,6 +7,7 @@ import heapq
 import itertools
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from .clock import Clock
 from .observe import Observer, add_observer, remove_observer
@@ -110,6 +111,7 @@ class FakeClock(Clock):
         self.now = start
         self._timers: list[tuple[float, int, _FakeTimer, Callable[[], Any]]] = []
         self._order = itertools.count()
+        self._limits: WeakKeyDictionary[asyncio.Timeout, tuple[float, _FakeTimer]] = WeakKeyDictionary()
 
     def time(self) -> float:
         """Seconds since the epoch, as far as this clock is concerned."""
@@ -124,6 +126,28 @@ class FakeClock(Clock):
         timer = _FakeTimer()
         heapq.heappush(self._timers, (self.now + delay, next(self._order), timer, callback))
         return timer
+
+    def timeout(self, seconds: float) -> asyncio.Timeout:
+        """A time limit that goes off when the clock has been moved by `seconds`."""
+        limit = asyncio.timeout(None)
+        self.resume(limit, seconds)
+        return limit
+
+    def pause(self, limit: asyncio.Timeout) -> float:
+        """Let the time of a limit stand still; returns the seconds that are left."""
+        due, timer = self._limits.pop(limit)
+        timer.cancel()
+        return due - self.now
+
+    def resume(self, limit: asyncio.Timeout, left: float) -> None:
+        """Let the time of a limit run again."""
+
+        def expire() -> None:
+            # a block that is over has taken its limit with it
+            if self._limits.pop(limit, None) is not None and not _is_over(limit):
+                limit.reschedule(asyncio.get_running_loop().time())
+
+        self._limits[limit] = self.now + left, self.call_later(left, expire)
 
     @property
     def pending(self) -> list[float]:
@@ -146,3 +170,12 @@ class FakeClock(Clock):
         """Let everything happen that needs no time."""
         for _ in range(_SETTLING_TURNS):
             await asyncio.sleep(0)
+
+
+def _is_over(limit: asyncio.Timeout) -> bool:
+    """Has the block of a limit been left? (A limit says so only by refusing to be changed.)"""
+    try:
+        limit.reschedule(None)
+    except RuntimeError:
+        return True
+    return False

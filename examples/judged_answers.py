@@ -3,30 +3,46 @@
     make demo QUESTION="How is a failed step tried again?"
 
 The documents are the Markdown files of this repository. No language model takes part: a question is judged by its
-words, an answer is a passage of the documents as it stands, found by SQLite's full-text search.
+words, an answer is a passage of the documents as it stands, and SQLite's full-text search finds it.
 """
 
-import asyncio
 import re
 import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from difflib import get_close_matches
 from pathlib import Path
 from textwrap import indent
 from typing import Annotated, Literal, NamedTuple
 
-from agentflow import Context, Event, Resource, StartEvent, StopEvent, Workflow, step
-from agentflow import draw_all_possible_flows, draw_most_recent_execution
+from agentflow import (
+    Context,
+    Event,
+    Resource,
+    StartEvent,
+    StopEvent,
+    Workflow,
+    draw_all_possible_flows,
+    draw_most_recent_execution,
+    step,
+)
 
 QUESTION = "Where do I change what an error message says?"
 ROOT = Path(__file__).parents[1]
+
+
+def words_of(text: str) -> list[str]:
+    return re.findall(r"[^\W_]+", text.casefold())
+
+
 FILLER = frozenset(
-    "a about all an and any are as at be by can do does for from get has have how i if in into is it its me my no not "
-    "of on or our should some that the their them there they this to us we what when where which who why will with "
-    "would you your".split()
+    words_of("""
+    a about all am an and any are as at be been but by can could did do does for from get had has have how i if in into
+    is it its me my no not of on or our should so some than that the their them then there these they this those to us
+    was we were what when where which who whose why will with would you your
+    """)
 )
 
 
@@ -46,46 +62,51 @@ class Index:
         db.executemany("INSERT INTO passage VALUES (?, ?, ?)", passages)
 
     def search(self, query: str, top_k: int) -> list[Passage]:
-        found = "SELECT * FROM passage WHERE passage MATCH ? ORDER BY rank, rowid LIMIT ?"
-        return [Passage(*row) for row in self.db.execute(found, (" OR ".join(words_of(query)), top_k))]
+        ranked = "SELECT * FROM passage WHERE passage MATCH ? ORDER BY rank, rowid LIMIT ?"
+        return [Passage(*row) for row in self.db.execute(ranked, (" OR ".join(words_of(query)), top_k))]
+
+    def nearest(self, word: str) -> list[str]:
+        """The word itself where a passage has it, or else the one that was probably meant, if there is one."""
+        return [word] if self.search(word, top_k=1) else get_close_matches(word, self.words, n=1, cutoff=0.75)
 
     def support(self, query: str, passage: Passage) -> float:
-        """How many of the query's words the passage has, from 0 to 1."""
-        has = "SELECT count(*) FROM passage WHERE passage MATCH ? AND source = ?"
+        """How much of a query a passage speaks of, from 0 to 1."""
+        says = "SELECT 1 FROM passage WHERE passage MATCH ? AND source = ?"
         words = words_of(query)
-        return sum(self.db.execute(has, (word, passage.source)).fetchone()[0] for word in words) / len(words)
+        return sum(bool(self.db.execute(says, (word, passage.source)).fetchone()) for word in words) / len(words)
 
 
-def words_of(text: str) -> list[str]:
-    return re.findall(r"[a-z0-9]+", text.lower())
-
-
-def passages_of(path: Path) -> Iterator[Passage]:
+def passages_of(name: str, text: str) -> Iterator[Passage]:
     """Split a document into its paragraphs, list items, table rows and blocks of code."""
     heading, fenced, start = "", False, 0
     block: list[str] = []
-    for number, line in enumerate([*path.read_text(encoding="utf-8").splitlines(), ""], start=1):
+    for number, line in enumerate([*text.splitlines(), ""], start=1):
         fence = line.lstrip().startswith("```")
         if block and not fenced and (fence or not line.strip() or line.startswith(("#", "- ", "|"))):
-            yield Passage(f"{path.relative_to(ROOT).as_posix()}:{start}", heading, "\n".join(block))
+            yield Passage(f"{name}:{start}", heading, "\n".join(block))
             block = []
         if fence:
             fenced = not fenced
         elif line.startswith("#") and not fenced:
             heading = line.strip("# ")
-        elif line.strip():
+        elif line.strip() or fenced:
             start = start if block else number
             block.append(line)
 
 
 def read_documents() -> Iterator[Index]:
-    """Opened when a step first asks for it, closed when the run ends."""
-    documents = sorted(path for path in [*ROOT.glob("*.md"), *ROOT.glob("[!.]*/*.md")])
+    """A resource: opened when a step first asks for it, closed when the run ends."""
+    paths = sorted([*ROOT.glob("*.md"), *ROOT.glob("[!.]*/*.md")])
+    texts = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in paths}
     with closing(sqlite3.connect(":memory:")) as db:
-        yield Index(db, [passage for path in documents for passage in passages_of(path)])
+        yield Index(db, [passage for name, text in texts.items() for passage in passages_of(name, text)])
 
 
 Documents = Annotated[Index, Resource(read_documents)]
+
+
+class Question(StartEvent):
+    query: str
 
 
 class JudgeEvent(Event):
@@ -116,20 +137,18 @@ class ResponseEvent(Event):
     score: float = 0
 
 
-class Question(StartEvent):
-    query: str
-
-
 class Answer(StopEvent):
+    """Every response, the best one first."""
+
     responses: list[ResponseEvent]
 
 
 class UnanswerableError(Exception):
-    pass
+    """Says why a question has no answer."""
 
 
 class JudgeQuery(Workflow[Question, Answer]):
-    """The picture of the tutorial, without a model."""
+    most_rounds = 5
 
     @step
     async def judge_query(
@@ -138,27 +157,30 @@ class JudgeQuery(Workflow[Question, Answer]):
         words = words_of(ev.query)
         if FILLER.intersection(words):
             return BadQueryEvent(query=ev.query, problem="wordy")
-        if not all(index.search(word, top_k=1) for word in words):
+        if not words or any(word not in index.nearest(word) for word in words):
             return BadQueryEvent(query=ev.query, problem="unknown")
-        if len(words) < 2:
+        if len(words) == 1:
             return BadQueryEvent(query=ev.query, problem="vague")
         return [NaiveRAGEvent(query=ev.query), HighTopKEvent(query=ev.query), RerankEvent(query=ev.query)]
 
     @step
-    async def improve_query(self, ev: BadQueryEvent, index: Documents) -> JudgeEvent:
-        """Each round removes the one problem that was found, so the loop ends."""
+    async def improve_query(self, ctx: Context, ev: BadQueryEvent, index: Documents) -> JudgeEvent:
         words = words_of(ev.query)
-        if ev.problem == "wordy":
-            better = [word for word in words if word not in FILLER]
-        elif ev.problem == "unknown":
-            near = [index.search(word, 1) and [word] or get_close_matches(word, index.words, 1, 0.75) for word in words]
-            better = [word for words in near for word in words]
-        else:
-            better = [*words, *words_of(index.search(ev.query, top_k=1)[0].heading)]
-        if not better:
-            raise UnanswerableError("the documents have none of its words")
-        print(f"    {ev.problem}: {ev.query!r} becomes {' '.join(better)!r}")
-        return JudgeEvent(query=" ".join(better))
+        match ev.problem:
+            case "wordy":
+                words = [word for word in words if word not in FILLER]
+            case "unknown":
+                words = [near for word in words for near in index.nearest(word)]
+            case "vague":
+                words += words_of(index.search(ev.query, top_k=1)[0].heading)
+        if not words:
+            raise UnanswerableError("no document has any of its words.")
+        rounds = await ctx.get("rounds", default=0) + 1
+        if rounds > self.most_rounds:
+            raise UnanswerableError(f"it got no better in {self.most_rounds} rounds.")
+        await ctx.set("rounds", rounds)
+        print(f"    {ev.problem}: {ev.query!r} becomes {' '.join(words)!r}")
+        return JudgeEvent(query=" ".join(words))
 
     @step
     async def naive_rag(self, ev: NaiveRAGEvent, index: Documents) -> ResponseEvent:
@@ -167,39 +189,51 @@ class JudgeQuery(Workflow[Question, Answer]):
 
     @step
     async def high_top_k(self, ev: HighTopKEvent, index: Documents) -> ResponseEvent:
-        """The first passage of the section that most of many passages stand in."""
+        """Of many passages, the first of the section in which most of them stand."""
         found = index.search(ev.query, top_k=20)
-        [(heading, _)] = Counter(passage.heading for passage in found).most_common(1)
-        best = next(passage for passage in found if passage.heading == heading)
+        [(section, _)] = Counter(passage.heading for passage in found).most_common(1)
+        best = next(passage for passage in found if passage.heading == section)
         return ResponseEvent(query=ev.query, strategy="high top k", passage=best)
 
     @step
     async def rerank(self, ev: RerankEvent, index: Documents) -> ResponseEvent:
-        """Of ten passages the one that has most of the words."""
-        best = max(index.search(ev.query, top_k=10), key=lambda passage: index.support(ev.query, passage))
+        """Of a few passages, the one that has most of the words."""
+        best = max(index.search(ev.query, top_k=5), key=lambda passage: index.support(ev.query, passage))
         return ResponseEvent(query=ev.query, strategy="rerank", passage=best)
 
     @step
     async def judge_response(self, ctx: Context, ev: ResponseEvent, index: Documents) -> Answer | None:
-        """What has most of the words and most of the votes."""
+        """The best has most of the words and most of the votes."""
         responses = ctx.collect_events(ev, [ResponseEvent] * 3)
         if responses is None:
             return None
         votes = Counter(response.passage for response in responses)
         for response in responses:
-            share = votes[response.passage] / len(responses)
-            response.score = (index.support(ev.query, response.passage) + share) / 2
+            agreement = votes[response.passage] / len(responses)
+            response.score = (index.support(ev.query, response.passage) + agreement) / 2
         return Answer(responses=sorted(responses, key=lambda response: -response.score))
 
 
-async def main(question: str) -> None:
+def main(question: str, drawings: Path = ROOT / ".demo") -> None:
+    if not words_of(question):
+        raise UnanswerableError("there are no words in it.")
     workflow = JudgeQuery(verbose=True)
-    answer = await workflow.run(query=question)
-    best, *_ = answer.responses
-    print(f"\n{best.passage.source}, {best.passage.heading}:\n\n{indent(best.passage.text, '    ')}\n")
+    answer = workflow.run_sync(query=question)
+    best = answer.responses[0]
+    print(f"\n{best.strategy} wins, with {best.passage.source} ({best.passage.heading}), word for word:\n")
+    print(indent(best.passage.text, "    "), end="\n\n")
     for response in answer.responses:
-        print(f"{response.score:.2f}  {response.strategy:12}{response.passage.source}")
+        print(f"    {response.score:.2f}  {response.strategy:10}  {response.passage.source}")
+    with suppress(NotImplementedError):
+        drawings.mkdir(exist_ok=True)
+        draw_all_possible_flows(workflow, filename=str(drawings / "all_flows.html"))
+        draw_most_recent_execution(workflow, filename=str(drawings / "this_run.html"))
+        print(f"\nDrawn, to be opened in a browser: {drawings.name}/all_flows.html, {drawings.name}/this_run.html")
 
 
 if __name__ == "__main__":
-    asyncio.run(main(" ".join(sys.argv[1:]) or QUESTION))
+    asked = " ".join(sys.argv[1:]) if len(sys.argv) > 1 else QUESTION
+    try:
+        main(asked)
+    except UnanswerableError as error:
+        sys.exit(f"No answer to {asked!r}: {error}")
