@@ -1,8 +1,8 @@
 """Values to JSON and back, by an allow-list of types; never pickle.
 
 JSON's own types stand for themselves. Others are written as an object with the one key `$agentflow`
-beside what they hold. Classes are restored only if the workflow declares them: its events, its state,
-and what the fields of those name.
+beside what they hold. Classes are restored only if the workflow declares them: its events, with what
+is derived from them, its state, and what the fields of those name.
 """
 
 from __future__ import annotations
@@ -12,31 +12,61 @@ import dataclasses
 import datetime as dt
 import typing
 from decimal import Decimal
-from enum import Enum
-from pathlib import Path, PurePath
+from enum import Enum, Flag
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AliasChoices, BaseModel, RootModel
 
 from .errors import ContextSerdeError
+from .events import Event, HumanResponseEvent, InputRequiredEvent, StopEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 TAG = "$agentflow"
 _NATIVE = frozenset({str, int, float, bool, type(None)})
-_SIMPLE: dict[type, tuple[str, Any, Any]] = {
+_PLAIN = (dict, list, tuple, set, frozenset, str, bytes, bool, int, float)
+_EXEMPT = (StopEvent, InputRequiredEvent, HumanResponseEvent)
+"""Events that a workflow may use without declaring their very type."""
+
+
+def _write_moment(value: dt.datetime | dt.time) -> Any:
+    """ISO 8601 has no word for a zone's name, nor for which of two equal hours is meant when clocks go back."""
+    zone = getattr(value.tzinfo, "key", None)
+    return [value.isoformat(), zone, value.fold] if zone or value.fold else value.isoformat()
+
+
+def _moment_reader(kind: type[dt.datetime] | type[dt.time]) -> Callable[[Any], Any]:
+    def read(stored: Any) -> Any:
+        if isinstance(stored, str):
+            return kind.fromisoformat(stored)
+        text, zone, fold = stored
+        value = kind.fromisoformat(text).replace(fold=fold)
+        if zone is None:
+            return value
+        from zoneinfo import ZoneInfo  # noqa: PLC0415 because few runs store a named zone
+
+        return value.replace(tzinfo=ZoneInfo(zone))
+
+    return read
+
+
+_SIMPLE: dict[type, tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = {
     bytes: ("bytes", lambda v: base64.b64encode(v).decode(), base64.b64decode),
-    dt.datetime: ("datetime", dt.datetime.isoformat, dt.datetime.fromisoformat),
+    dt.datetime: ("datetime", _write_moment, _moment_reader(dt.datetime)),
     dt.date: ("date", dt.date.isoformat, dt.date.fromisoformat),
-    dt.time: ("time", dt.time.isoformat, dt.time.fromisoformat),
+    dt.time: ("time", _write_moment, _moment_reader(dt.time)),
     dt.timedelta: ("timedelta", lambda v: [v.days, v.seconds, v.microseconds], lambda v: dt.timedelta(*v)),
     Decimal: ("decimal", str, Decimal),
     UUID: ("uuid", str, UUID),
     complex: ("complex", lambda v: [v.real, v.imag], lambda v: complex(*v)),
+    type(Path()): ("path", str, Path),
+    PurePosixPath: ("posixpath", str, PurePosixPath),
+    PureWindowsPath: ("windowspath", str, PureWindowsPath),
 }
-_READERS = {name: read for name, _, read in _SIMPLE.values()} | {"path": Path}
+_READERS = {name: read for name, _, read in _SIMPLE.values()}
 _SEQUENCES: dict[type, str] = {tuple: "tuple", set: "set", frozenset: "frozenset"}
 _MAKERS: dict[str, Any] = {name: kind for kind, name in _SEQUENCES.items()}
 
@@ -48,110 +78,111 @@ class Codec:
         self._names: dict[type, str] = {}
         self._classes: dict[str, type] = {}
         for root in roots:
-            self._allow(root)
+            self._allow(root, set())
+        self._open = (*_EXEMPT, *(kind for kind in self._names if issubclass(kind, Event)))
+        """Events whose derived classes may be stored too: the engine routes them."""
 
-    def _allow(self, kind: Any) -> None:
+    def _allow(self, annotation: Any, seen: set[Any]) -> None:
         """Let a class be stored, and what its fields are annotated with."""
-        for argument in typing.get_args(kind):
-            self._allow(argument)
-        if not isinstance(kind, type) or kind in self._names:
+        if type(annotation).__name__ == "TypeAliasType" and annotation not in seen:
+            seen.add(annotation)  # an alias may name itself
+            self._allow(annotation.__value__, seen)
+        for argument in typing.get_args(annotation):
+            self._allow(argument, seen)
+        if not isinstance(annotation, type) or annotation in self._names:
             return
-        if issubclass(kind, BaseModel):
-            inner = [f.annotation for f in kind.model_fields.values()]
-        elif dataclasses.is_dataclass(kind):
-            inner = list(_dataclass_hints(kind).values())
-        elif issubclass(kind, Enum):
-            inner = []
-        else:
+        inner: list[Any] = []
+        if issubclass(annotation, BaseModel):
+            inner = [field.annotation for field in annotation.model_fields.values()]
+        elif dataclasses.is_dataclass(annotation):
+            inner = list(_dataclass_hints(annotation).values())
+        elif not issubclass(annotation, Enum):
             return
-        name = f"{kind.__module__}:{kind.__qualname__}"
-        self._names[kind] = name
-        self._classes[name] = kind
-        for annotation in inner:
-            self._allow(annotation)
+        name = class_name(annotation)
+        self._names[annotation] = name
+        self._classes[name] = annotation
+        for hint in inner:
+            self._allow(hint, seen)
 
-    def classes(self) -> Iterable[type]:
-        """Every class that may be stored."""
-        return self._names
-
-    def encode(self, value: Any, where: str, *, keep: bool = False) -> Any:
+    def encode(self, value: Any, where: str, *, keep: Callable[[Any], Any] | None = None) -> Any:
         """`value` in JSON's types. What cannot be stored raises `ContextSerdeError`, which names `where`.
 
-        With `keep` it stays the object that it is instead: good enough within one process.
+        With `keep`, what it makes of such a value stands in its place: good enough within one process.
         """
-        kind = value.__class__
+        try:
+            return self._encode(value, where, keep)
+        except RecursionError:
+            if keep is not None:
+                return _Kept(keep(value))
+            msg = f"{where} holds itself, or is nested too deeply to be stored. Keep ids in place of the objects themselves."
+            raise ContextSerdeError(msg) from None
+
+    def _encode(self, value: Any, where: str, keep: Callable[[Any], Any] | None) -> Any:
+        kind: type = value.__class__
         if kind in _NATIVE:
             return value
         if kind is dict:
             return self._encode_dict(value, where, keep)
         if kind is list:
-            return [v if v.__class__ in _NATIVE else self.encode(v, f"{where}[{i}]", keep=keep) for i, v in enumerate(value)]
+            return [v if v.__class__ in _NATIVE else self._encode(v, f"{where}[{i}]", keep) for i, v in enumerate(value)]
         if kind in _SIMPLE:
             name, write, _ = _SIMPLE[kind]
             return {TAG: name, "value": write(value)}
         if kind in _SEQUENCES:
-            return {TAG: _SEQUENCES[kind], "value": [self.encode(v, where, keep=keep) for v in value]}
-        if isinstance(value, PurePath):
-            return {TAG: "path", "value": str(value)}
-        name = self._names.get(kind)
-        if name is not None:
+            return {TAG: _SEQUENCES[kind], "value": [self._encode(v, where, keep) for v in value]}
+        known = self._names.get(kind) or self._derived(kind)
+        if known is not None:
             if isinstance(value, Enum):
-                return {TAG: name, "value": value.name}
+                return {TAG: known, "value": value.value if isinstance(value, Flag) else value.name}
+            if isinstance(value, RootModel):
+                return {TAG: known, "value": self._encode(value.root, where, keep)}
             fields = _fields_of(value)
-            return {TAG: name, "value": {k: self.encode(v, f"{where}.{k}", keep=keep) for k, v in fields.items()}}
-        if keep:
-            return value
-        raise ContextSerdeError(self._refusal(value, where))
+            return {TAG: known, "value": {k: self._encode(v, f"{where}.{k}", keep) for k, v in fields.items()}}
+        if keep is not None:
+            return keep(value)
+        raise ContextSerdeError(_refusal(value, where))
 
-    def _encode_dict(self, value: dict[Any, Any], where: str, keep: bool) -> Any:
+    def _encode_dict(self, value: dict[Any, Any], where: str, keep: Callable[[Any], Any] | None) -> Any:
         if TAG not in value and {*map(type, value)} <= {str}:
-            return {
-                k: v if v.__class__ in _NATIVE else self.encode(v, f"{where}.{k}", keep=keep) for k, v in value.items()
-            }
-        pairs = [
-            [self.encode(k, where, keep=keep), self.encode(v, f"{where}[{k!r}]", keep=keep)] for k, v in value.items()
-        ]
+            return {k: v if v.__class__ in _NATIVE else self._encode(v, f"{where}.{k}", keep) for k, v in value.items()}
+        pairs = [[self._encode(k, where, keep), self._encode(v, f"{where}[{k!r}]", keep)] for k, v in value.items()]
         return {TAG: "dict", "value": pairs}
 
-    def _refusal(self, value: Any, where: str) -> str:
-        kind = type(value).__qualname__
-        if isinstance(value, BaseModel | Enum) or dataclasses.is_dataclass(value):
-            return (
-                f"{where} holds a {kind}, a class that this workflow does not declare. Declare it as a field of an event, "
-                "or of a typed state (ctx: Context[State])."
-            )
-        return (
-            f"{where} holds a {kind}, which cannot be stored. Keep what makes it (a path, an id) and let a resource make "
-            "the object: Annotated[T, Resource(make_it)]."
-        )
-
     def decode(self, value: Any, where: str) -> Any:
-        """What `encode` was given. Raises `ContextSerdeError` for classes that the workflow does not declare."""
+        """What `encode` was given. Raises `ContextSerdeError` for what the workflow does not declare."""
+        try:
+            return self._decode(value, where)
+        except RecursionError:
+            msg = f"{where}: stored data is nested too deeply"
+            raise ContextSerdeError(msg) from None
+
+    def _decode(self, value: Any, where: str) -> Any:
         kind = value.__class__
         if kind is list:
-            return [v if v.__class__ in _NATIVE else self.decode(v, where) for v in value]
+            return [v if v.__class__ in _NATIVE else self._decode(v, where) for v in value]
+        if kind is _Kept:
+            return value.value
         if kind is not dict:
             return value
-        tag = value.get(TAG)
-        if tag is None:
-            return {k: v if v.__class__ in _NATIVE else self.decode(v, f"{where}.{k}") for k, v in value.items()}
-        inner = value.get("value")
+        if TAG not in value:
+            return {k: v if v.__class__ in _NATIVE else self._decode(v, f"{where}.{k}") for k, v in value.items()}
+        tag = value[TAG]
         try:
-            return self._decode_tagged(tag, inner, where)
-        except (TypeError, ValueError, KeyError) as error:
-            if isinstance(error, ContextSerdeError):
-                raise
+            return self._decode_tagged(tag, value["value"], where)
+        except (ContextSerdeError, RecursionError):
+            raise
+        except Exception as error:  # because the classes of a workflow may raise anything when they are made
             msg = f"{where}: what is stored as {tag!r} cannot be read: {error}"
             raise ContextSerdeError(msg) from error
 
-    def _decode_tagged(self, tag: str, inner: Any, where: str) -> Any:
+    def _decode_tagged(self, tag: Any, inner: Any, where: str) -> Any:
         if tag in _READERS:
             return _READERS[tag](inner)
         if tag in _MAKERS:
-            return _MAKERS[tag](self.decode(inner, where))
+            return _MAKERS[tag](self._decode(inner, where))
         if tag == "dict":
-            return {self.decode(k, where): self.decode(v, where) for k, v in inner}
-        found = self._classes.get(tag)
+            return {self._decode(k, where): self._decode(v, where) for k, v in inner}
+        found = self._class_named(tag)
         if found is None:
             msg = (
                 f"{where}: stored data names the class {tag!r}, which this workflow does not declare. Known: "
@@ -159,29 +190,112 @@ class Codec:
             )
             raise ContextSerdeError(msg)
         if issubclass(found, Enum):
-            return found[inner]
-        data = {k: self.decode(v, f"{where}.{k}") for k, v in inner.items()}
-        if not issubclass(found, BaseModel):
-            return found(**data)
-        for name, field in found.model_fields.items():
-            alias = field.validation_alias or field.alias
-            if name in data and isinstance(alias, str) and not found.model_config.get("populate_by_name"):
-                data[alias] = data.pop(name)
-        try:
-            return found.model_validate(data)
-        except ValidationError as error:
-            msg = f"{where}: stored data does not fit {found.__qualname__}: {error}"
-            raise ContextSerdeError(msg) from error
+            return found(inner) if issubclass(found, Flag) else found[inner]
+        if issubclass(found, RootModel):
+            return found.model_validate(self._decode(inner, where))
+        data = {k: self._decode(v, f"{where}.{k}") for k, v in inner.items()}
+        if issubclass(found, BaseModel):
+            return found.model_validate(_by_alias(found, data))
+        fields = {field.name: field.init for field in dataclasses.fields(found)}
+        made = found(**{name: v for name, v in data.items() if fields.get(name, True)})
+        for name in data.keys() & fields.keys():
+            object.__setattr__(made, name, data[name])  # a frozen one has no other way
+        return made
+
+    def _derived(self, kind: type) -> str | None:
+        """The name of a class that is derived from a declared event: declared, from now on."""
+        if not issubclass(kind, self._open):
+            return None
+        self._allow(kind, set())
+        return self._names[kind]
+
+    def _class_named(self, name: str) -> type | None:
+        """The class that was stored under a name; its module may have another name now, as `__main__` has."""
+        found = self._classes.get(name)
+        if found is None:
+            _, _, short = name.partition(":")
+            alike = [kind for kind in self._names if kind.__qualname__ == short]
+            derived = None if alike else _newest(self._open, name)
+            found = alike[0] if len(alike) == 1 else derived
+            if found is not None and found is derived:
+                self._derived(found)
+        return found
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Kept:
+    """Stands for dicts and lists that hold themselves, and are kept as they are."""
+
+    value: Any
+
+
+def class_name(kind: type) -> str:
+    """The name under which a class is stored."""
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def event_named(name: str) -> type[Event] | None:
+    """The class of event that has this name and has been defined."""
+    return _newest((Event,), name)
+
+
+def _newest(bases: Iterable[type[Event]], name: str) -> type[Event] | None:
+    """The class of this name among those derived from `bases`, the one defined last where there are several."""
+    return next((kind for base in bases for kind in _lineage(base) if class_name(kind) == name), None)
+
+
+def _lineage(base: type[Event]) -> Iterator[type[Event]]:
+    for derived in reversed(base.__subclasses__()):
+        yield from _lineage(derived)
+    yield base
 
 
 def _fields_of(value: Any) -> dict[str, Any]:
     if isinstance(value, BaseModel):
-        return {**value.__dict__, **(value.__pydantic_extra__ or {})}
-    return {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
+        held = value.__dict__  # holds cached properties as well, which are no fields
+        declared = {name: held[name] for name in type(value).model_fields if name in held}
+        return {**declared, **(value.__pydantic_extra__ or {})}
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+
+
+def _by_alias(model: type[BaseModel], data: dict[str, Any]) -> dict[str, Any]:
+    """The fields under the names by which the model takes them."""
+    config = model.model_config
+    if config.get("populate_by_name") or config.get("validate_by_name"):
+        return data
+    for name, field in model.model_fields.items():
+        alias = field.validation_alias or field.alias
+        if isinstance(alias, AliasChoices):
+            alias = next((choice for choice in alias.choices if isinstance(choice, str)), None)
+        if name in data and isinstance(alias, str):
+            data[alias] = data.pop(name)
+    return data
+
+
+def _refusal(value: Any, where: str) -> str:
+    kind = type(value)
+    held = f"{where} holds a {kind.__qualname__}"
+    if isinstance(value, Event):
+        return (
+            f"{held}, an event that this workflow does not declare. Name it where it is used: as what a step accepts or "
+            f"returns, or, where it is awaited, in @step(waits=[{kind.__name__}])."
+        )
+    if isinstance(value, BaseModel | Enum) or dataclasses.is_dataclass(value):
+        return (
+            f"{held}, a class that this workflow does not declare. Declare it as a field of an event, or of a typed state "
+            "(ctx: Context[State])."
+        )
+    plain = next((base.__name__ for base in _PLAIN if isinstance(value, base)), None)
+    if plain is not None:
+        return f"{held}, which cannot be stored as it is. Store what it holds: {plain}(...)."
+    return (
+        f"{held}, which cannot be stored. Keep what makes it (a path, an id) and let a resource make the object: "
+        "Annotated[T, Resource(make_it)]."
+    )
 
 
 def _dataclass_hints(kind: type) -> dict[str, Any]:
     try:
-        return typing.get_type_hints(kind)
+        return typing.get_type_hints(kind, include_extras=True)
     except NameError:  # names for type checkers only: what they stand for is not stored
         return {}

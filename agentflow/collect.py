@@ -1,78 +1,94 @@
-"""What a step has collected so far: first in, first out within a type, complete or not known in O(1)."""
+"""What a step has collected so far: first in, first out within a type; not yet complete is known in O(1)."""
 
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from .errors import WorkflowRuntimeError
 from .events import Event
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from .observe import Ref
 
 Collected = tuple[Event, "Ref | None"]
+Expected: TypeAlias = "Sequence[type[Event]] | Mapping[type[Event], int]"
+
+
+class Taken(list[Collected]):
+    """What was taken out of a buffer, and the numbers under which it goes back."""
+
+    __slots__ = ("numbers",)
+
+    def __init__(self, items: list[tuple[int, Collected]]) -> None:
+        super().__init__(item for _, item in items)
+        self.numbers = [number for number, _ in items]
 
 
 class Collector:
     """One buffer of one step.
 
-    `size` counts what is held, whether expected or not, so "not yet" needs only a comparison with
-    the length of what is expected; the list itself is read when it may be complete.
+    Events stand under their own type, numbered in the order of their coming: what they count as is
+    decided by the latest expectation alone. `len` counts all of them, so "not yet" needs only a
+    comparison with the length of what is expected; that itself is read when it may be complete.
     """
 
-    __slots__ = ("_counted", "_counts", "_known", "_latest", "_size", "held")
+    __slots__ = ("_added", "_counted", "_counts", "_latest", "_positions", "_size", "held")
 
     def __init__(self) -> None:
-        self.held: dict[type[Event], deque[Collected]] = {}
+        self.held: dict[type[Event], deque[tuple[int, Collected]]] = {}
         self._size = 0
-        self._known: dict[type, type[Event] | None] = {}
-        self._latest: Sequence[type[Event]] | Mapping[type[Event], int] = ()
-        self._counted: list[type[Event]] = []
+        self._added = 0
+        self._latest: Expected = ()
+        self._positions: dict[type[Event], int] = {}
+        """Where in a list a type was found the last time: most likely it is there again."""
+        self._counted: Sequence[type[Event]] = ()
         self._counts: dict[type[Event], int] = {}
 
     def __len__(self) -> int:
         return self._size
+
+    def slot(self, kind: type[Event], expected: Expected) -> type[Event] | None:
+        """The expected type that an event of this type counts as: its own, or its nearest base; None if none."""
+        self._latest = expected
+        if isinstance(expected, dict):
+            if kind in expected:
+                return kind
+        else:
+            position = self._positions.get(kind)
+            if position is not None and position < len(expected) and expected[position] is kind:
+                return kind
+        check_expected(expected)
+        found = _nearest(kind, expected)
+        if found is kind and isinstance(expected, Sequence):
+            self._positions[kind] = expected.index(kind)
+        return found
 
     def add(self, kind: type[Event], item: Collected) -> None:
         """Hold an event."""
         held = self.held.get(kind)
         if held is None:
             held = self.held[kind] = deque()
-        held.append(item)
+        self._added += 1
+        held.append((self._added, item))
         self._size += 1
 
-    def slot(self, kind: type[Event], expected: Sequence[type[Event]] | Mapping[type[Event], int]) -> type[Event] | None:
-        """The expected type that an event of this type counts as: its own, or its nearest base; None if none."""
-        if len(expected) != len(self._latest):
-            self._known.clear()
-        self._latest = expected
-        if kind not in self._known:
-            check_expected(expected)
-            self._known[kind] = next((base for base in kind.__mro__ if base in expected), None)
-        return self._known[kind]
-
-    def take(self, expected: Sequence[type[Event]] | Mapping[type[Event], int]) -> list[Collected] | None:
+    def take(self, expected: Expected) -> Taken | None:
         """All that is expected, in its order, or None while something lacks."""
-        needed: Mapping[type[Event], int]
-        if isinstance(expected, dict):
-            needed = expected
+        if isinstance(expected, Mapping):
+            needed = cast("Mapping[type[Event], int]", expected)
             if self._size < sum(needed.values()):
                 return None
         else:
             if self._size < len(expected):
                 return None
-            needed = self._count(expected)  # type: ignore[arg-type]  # not a dict: a sequence
-        held = self.held
-        for kind, count in needed.items():
-            if len(held.get(kind, ())) < count:
-                return None
-        if needed is expected:
-            taken = [held[kind].popleft() for kind, count in needed.items() for _ in range(count)]
-        else:
-            taken = [held[kind].popleft() for kind in expected]
+            needed = self._count(expected)
+        lines = self._lines(needed)
+        if any(sum(map(len, lines.get(kind, ()))) < count for kind, count in needed.items()):
+            return None
+        order = (kind for kind, n in needed.items() for _ in range(n)) if needed is expected else expected
+        taken = Taken([_oldest(lines[kind]).popleft() for kind in order])
         self._size -= len(taken)
         return taken
 
@@ -84,39 +100,67 @@ class Collector:
             self._counted, self._counts = list(expected), counts
         return self._counts
 
-    def put_back(self, taken: Sequence[Collected]) -> None:
+    def _lines(self, needed: Mapping[type[Event], int]) -> dict[type[Event], list[deque[tuple[int, Collected]]]]:
+        """What is held, by the expected type that it counts as."""
+        lines: dict[type[Event], list[deque[tuple[int, Collected]]]] = {}
+        for kind, held in self.held.items():
+            if held and (found := _nearest(kind, needed)) is not None:
+                lines.setdefault(found, []).append(held)
+        return lines
+
+    def put_back(self, taken: Taken) -> None:
         """Undo a `take`: the events stand again where they were."""
-        for item in reversed(taken):
-            kind = type(item[0])
-            kind = self._known.get(kind) or kind
-            self.held.setdefault(kind, deque()).appendleft(item)
+        for number, item in zip(reversed(taken.numbers), reversed(taken), strict=True):
+            held = self.held.setdefault(type(item[0]), deque())
+            place = 0
+            while place < len(held) and held[place][0] < number:
+                place += 1
+            held.insert(place, (number, item))
             self._size += 1
+
+    def events(self, *taken: Taken) -> list[Event]:
+        """What is held, in the order of its coming, as if what was taken had been put back."""
+        items = [item for held in self.held.values() for item in held]
+        items += [pair for several in taken for pair in zip(several.numbers, several, strict=True)]
+        return [event for _, (event, _) in sorted(items, key=lambda item: item[0])]
 
     def lacks(self) -> str:
         """What is still missing, for a message."""
         latest = self._latest
-        needed = latest if isinstance(latest, dict) else self._count(list(latest))
+        needed = latest if isinstance(latest, Mapping) else self._count(latest)
+        lines = self._lines(needed)
         parts = [
             f"{count - have} of {count} {kind.__name__}"
             for kind, count in needed.items()
-            if (have := len(self.held.get(kind, ()))) < count
+            if (have := sum(map(len, lines.get(kind, ())))) < count
         ]
         return ", ".join(parts) or "nothing"
 
 
+def _nearest(kind: type[Event], expected: Expected) -> type[Event] | None:
+    return next((base for base in kind.__mro__ if base in expected), None)
+
+
+def _oldest(lines: list[deque[tuple[int, Collected]]]) -> deque[tuple[int, Collected]]:
+    if len(lines) == 1:
+        return lines[0]
+    return min((line for line in lines if line), key=lambda line: line[0][0])
+
+
 def check_expected(expected: object) -> None:
     """Refuse what cannot be collected."""
-    if isinstance(expected, list | tuple):
-        wrong = next((k for k in expected if not (isinstance(k, type) and issubclass(k, Event))), None)
-    elif isinstance(expected, dict):
-        wrong = next(
-            (k for k, n in expected.items() if not (isinstance(k, type) and issubclass(k, Event)) or n < 0), None
-        )
-    else:
-        wrong = expected
+    wrong: object = expected
+    if isinstance(expected, Mapping):
+        wrong = next((k for k, n in expected.items() if not _is_event(k) or not isinstance(n, int) or n < 0), None)
+    elif isinstance(expected, Sequence) and not isinstance(expected, str):
+        wrong = next((k for k in expected if not _is_event(k)), None)
     if wrong is not None:
         msg = (
             f"collect_events(ev, {expected!r}): expected is a list of event types, or a mapping of types to counts, not "
             f"{wrong!r}. Write: ctx.collect_events(ev, [A, B]) or ctx.collect_events(ev, {{A: 3}})"
         )
         raise WorkflowRuntimeError(msg)
+
+
+def _is_event(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Event)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from pydantic_core import from_json, to_json
 
@@ -22,41 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from .collect import Collected, Collector
-    from .delivery import Waiter
     from .graph import StepPlan
     from .observe import Ref
+    from .port import Port
     from .store import StateStore
 
 StateT = TypeVar("StateT")
 E = TypeVar("E", bound=Event)
 T = TypeVar("T")
-
-
-class Port(Protocol):
-    """What a context needs of a run."""
-
-    store: StateStore
-    thread: int | None
-    run_id: str
-
-    def hop(self, fn: Callable[..., T], *args: Any) -> T: ...
-    def hop_await(self, awaitable: Awaitable[T]) -> T: ...
-    def send(self, event: Event, step: str | None, sender: Context[Any] | None) -> None: ...
-    def stream(self, event: Event, sender: Context[Any] | None) -> None: ...
-    def collector(self, step: str, buffer_id: str) -> Collector: ...
-    def collected(self, sender: Context[Any], taken: list[Collected] | None) -> None: ...
-    def begin_wait(
-        self,
-        sender: Context[Any],
-        kind: type[Event],
-        waiter_event: Event | None,
-        key: str | None,
-        requirements: Mapping[str, Any],
-        timeout: float | None,
-    ) -> Event | Waiter: ...
-    def end_wait(self, waiter: Waiter) -> None: ...
-    def next_delivery_key(self) -> str: ...
-    def snapshot(self) -> dict[str, Any]: ...
 
 
 class Context(Generic[StateT]):
@@ -157,7 +130,7 @@ class Context(Generic[StateT]):
         buffer = buffer_id or ""
         collector = self._run.collector(plan.name, buffer)
         kind = collector.slot(type(ev), expected)
-        ledger = self._ledger or self._effects()
+        ledger = self._ledger or self.ledger()
         own = ev is self._event
         if kind is not None and not (own and buffer in ledger.added):
             if own:
@@ -204,7 +177,7 @@ class Context(Generic[StateT]):
     @property
     def idempotency_key(self) -> str:
         """Names this delivery of this event to this step: the same in every attempt, and after a resume."""
-        ledger = self._effects()
+        ledger = self.ledger()
         if not ledger.key:
             ledger.key = self._run.next_delivery_key()
         return ledger.key
@@ -214,13 +187,14 @@ class Context(Generic[StateT]):
 
         `fn` may be a plain or a coroutine function. What it returns is stored with the run.
         """
-        ledger = self._effects()
+        ledger = self.ledger()
         if key not in ledger.once:
             value = fn(*args, **kwargs)
             ledger.once = {**ledger.once, key: await value if inspect.isawaitable(value) else value}
         return ledger.once[key]
 
-    def _effects(self) -> Ledger:
+    def ledger(self) -> Ledger:
+        """What this delivery has done, over all of its attempts."""
         if self._plan is None:
             msg = "this belongs in a step: take `ctx: Context` as a parameter there."
             raise WorkflowRuntimeError(msg)

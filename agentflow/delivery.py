@@ -1,15 +1,13 @@
-"""The records that a run works with: deliveries, the workers that execute them, the waits of steps."""
+"""The records that a run works with: deliveries, and the workers that execute them."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import asyncio
     from contextvars import Context as Variables
 
-    from .clock import Timer
     from .context import Context
     from .effects import Ledger
     from .events import Event
@@ -49,7 +47,6 @@ class Worker:
         "threaded",
         "token",
         "variables",
-        "waiting",
     )
 
     def __init__(self, delivery: Delivery) -> None:
@@ -59,7 +56,6 @@ class Worker:
         self.limit: asyncio.Timeout | None = None
         self.op: Operation | None = None
         self.token: Any = None
-        self.waiting = False
         self.stepped = False
         """May it execute one delivery though the run is held?"""
         self.robbed = False
@@ -77,26 +73,3 @@ class Worker:
     def delivery(self) -> Delivery:
         """What it executes, to be given to another."""
         return Delivery(self.plan, self.event, self.edge, self.variables, self.sent, self.ledger)
-
-
-class Waiter:
-    """A step that is suspended in `wait_for_event`."""
-
-    __slots__ = ("future", "key", "kind", "ledger", "limit", "plan", "requirements", "timer", "worker")
-
-    def __init__(self, ctx: Context[Any], kind: type[Event], requirements: Mapping[str, Any], key: str) -> None:
-        self.future: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
-        self.kind = kind
-        self.requirements = requirements
-        self.key = key
-        self.plan = ctx._plan
-        self.ledger = ctx._effects()
-        self.timer: Timer | None = None
-        self.limit: tuple[asyncio.Timeout, float] | None = None
-        """The step's time limit and what is left of it, while it stands still for a human."""
-        self.worker: Worker | None = None
-        """The worker, where it is the step's own task that waits, and not one that the step made."""
-
-    def matches(self, event: Event) -> bool:
-        """Is it this event that is awaited?"""
-        return isinstance(event, self.kind) and all(event.get(k) == v for k, v in self.requirements.items())

@@ -21,6 +21,7 @@ from __future__ import annotations
 import reprlib
 import types
 import typing
+from typing import Any, cast
 
 
 class AgentflowError(Exception):
@@ -81,7 +82,7 @@ def type_name(annotation: object) -> str:
     if annotation is None or annotation is types.NoneType:
         return "None"
     arguments: list[object] = list(typing.get_args(annotation))
-    origin: object = typing.get_origin(annotation)
+    origin: Any = typing.get_origin(annotation)
     if origin in {typing.Union, types.UnionType}:
         return " | ".join(map(type_name, arguments))
     if origin is typing.Annotated:
@@ -90,9 +91,10 @@ def type_name(annotation: object) -> str:
     if origin is typing.Literal or not isinstance(origin or annotation, type):
         return str(annotation).replace("typing.", "")
     name: str = getattr(origin or annotation, "__name__", "")
-    inside = ", ".join("..." if a is ... else _listed(a) for a in arguments)
-    return f"{name}[{inside}]" if arguments else name
+    return f"{name}[{', '.join(map(_argument, arguments))}]" if arguments else name
 
 
-def _listed(argument: object) -> str:
-    return f"[{', '.join(map(type_name, argument))}]" if isinstance(argument, list) else type_name(argument)
+def _argument(argument: object) -> str:
+    if isinstance(argument, list):  # the parameters of a Callable
+        return f"[{', '.join(map(type_name, cast('list[object]', argument)))}]"
+    return "..." if argument is ... else type_name(argument)

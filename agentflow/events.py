@@ -9,9 +9,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import GenerateJsonSchema
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from pydantic.json_schema import JsonSchemaValue, JsonSchemaWarningKind
+
+
+class _JsonSchema(GenerateJsonSchema):
+    """A field of a type that JSON does not know is described by the type's name, not refused."""
+
+    ignored_warning_kinds: set[JsonSchemaWarningKind] = {"non-serializable-default"}  # noqa: RUF012 because pydantic has it so
+
+    def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> JsonSchemaValue:  # noqa: ARG002 because it is pydantic's
+        kind = schema.get("cls")
+        name = f"{kind.__module__}.{kind.__qualname__}" if isinstance(kind, type) else str(schema["type"])
+        return {"description": f"a Python object: {name}", "x-python-type": name}
 
 
 class Event(BaseModel):
@@ -21,7 +35,8 @@ class Event(BaseModel):
     see declared and free fields alike.
     """
 
-    model_config = ConfigDict(extra="allow", arbitrary_types_allowed=True)
+    # protected_namespaces: `model_name` is a fine name for a field
+    model_config = ConfigDict(extra="allow", arbitrary_types_allowed=True, protected_namespaces=())
 
     def __getitem__(self, key: str) -> Any:
         if key in self:
@@ -45,6 +60,13 @@ class Event(BaseModel):
     def keys(self) -> Iterable[str]:
         """The names of all fields, declared ones first."""
         return [*type(self).model_fields, *(self.__pydantic_extra__ or ())]
+
+    @classmethod
+    def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """As pydantic's, but a field of any Python type is described by that type's name, not refused."""
+        if len(args) < 3:  # noqa: PLR2004 because the generator is the third parameter
+            kwargs.setdefault("schema_generator", _JsonSchema)
+        return super().model_json_schema(*args, **kwargs)
 
 
 class StartEvent(Event):

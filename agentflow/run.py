@@ -21,13 +21,13 @@ from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from . import attempt
+from .call import invoke, limited, same
 from .clock import current_clock
 from .collect import Collector
 from .context import context_of
-from .delivery import Delivery, Waiter, Worker
-from .effects import Ledger
+from .delivery import Delivery, Worker
 from .errors import (
-    EngineBug,
     WorkflowCancelledByUser,
     WorkflowRuntimeError,
     WorkflowStalledError,
@@ -35,7 +35,6 @@ from .errors import (
 )
 from .events import (
     Event,
-    HumanResponseEvent,
     InputRequiredEvent,
     StopEvent,
     WorkflowCancelledEvent,
@@ -46,10 +45,11 @@ from .graph import Fate
 from .log import logger
 from .observe import Kind, Operation, Scope, attach, current_scope, outcome_of
 from .resource import Pool
-from .retry import GiveUp, is_tenacity, verdict
 from .snapshot import dump
+from .stall import why_stalled
 from .stepwise import Held, Stepper
 from .stream import Ring
+from .waits import Waits
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -61,13 +61,13 @@ if TYPE_CHECKING:
     from .host import Host
     from .observe import Observer, Outcome, Watch
     from .store import StateStore
+    from .waits import Waiter
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Event)
 
 NEW, QUEUED, RUNNING, ENDING, ENDED = range(5)
 _STATUS = ("new", "queued", "running", "ending", "ended")
-KEPT_AT_MOST = 1_000
 _TURNS = 64  # steps that may follow each other before the event loop gets its turn
 
 live: set[Run] = set()
@@ -98,7 +98,6 @@ class Run:
         "graph",
         "host",
         "inside",
-        "kept",
         "kicked",
         "loop",
         "op",
@@ -120,9 +119,7 @@ class Run:
         "store",
         "thread",
         "threads",
-        "waitable",
-        "waiters",
-        "waiting",
+        "waits",
         "watch",
         "workers",
     )
@@ -138,16 +135,12 @@ class Run:
         self.workers: list[Worker] = []
         self.fresh: deque[Worker] | None = None
         """Workers that had no turn yet: what they hold comes before what is ready, and whoever is free first takes it."""
-        self.waiting = 0
-        """How many workers are suspended in an engine wait."""
         self.active = [0] * len(self.graph.steps)
         """By step, the slots in use."""
         self.ready: deque[Delivery] | None = None
         self.backlog: dict[int, deque[Delivery]] | None = None
         self.kicked = False
-        self.waiters: list[Waiter] | None = None
-        self.kept: list[Event] | None = None
-        self.waitable: frozenset[type[Event]] = self.graph.waited
+        self.waits: Waits | None = None
         self.collectors: dict[tuple[str, str], Collector] | None = None
         self.delayed: dict[object, tuple[Timer, Delivery, float]] | None = None
         """Deliveries that wait for their next attempt: the timer, and when it is due, in seconds since the epoch."""
@@ -354,10 +347,10 @@ class Run:
                         out = await plan.fn(host_object, ctx, me.event)
                     elif shape == 2:
                         if plan.spec.context is None:
-                            out = await self._limited(me, plan.timeout, plan.fn(host_object, me.event))
+                            out = await limited(self, me, plan.timeout, plan.fn(host_object, me.event))
                         else:
                             ctx = me.ctx = context_of(self, me)
-                            out = await self._limited(me, plan.timeout, plan.fn(host_object, ctx, me.event))
+                            out = await limited(self, me, plan.timeout, plan.fn(host_object, ctx, me.event))
                     else:
                         out = await self._invoke(me)
                 except BaseException as error:
@@ -430,7 +423,7 @@ class Run:
         if len(routes) == 1:
             event, way = routes[0]
             target = way.target
-            idle = not (self.ready or self.fresh or self.waiters or me.threaded)
+            idle = not (self.ready or self.fresh or self.waits or me.threaded)
             if target is not None and idle and self._free(target):
                 self.active[target.index] += 1
                 me.take(Delivery(target, event, way.edge, variables, self._sent(event, op), None))
@@ -471,7 +464,7 @@ class Run:
             return False
         if self.fresh:
             other = self.fresh[0]
-            if not _same(other.variables, here):
+            if not same(other.variables, here):
                 return False
             self.fresh.popleft()
             other.robbed = True
@@ -480,7 +473,7 @@ class Run:
         if not self.ready:
             return False
         delivery = self.ready.popleft()
-        if _same(delivery.variables, here):
+        if same(delivery.variables, here):
             me.take(delivery)
             return True
         self._employ(delivery)
@@ -550,103 +543,14 @@ class Run:
             self._kick()
             self.fail_if_stalled()
 
-    # -- calling a step ----------------------------------------------------------------------------
-
-    async def _invoke(self, me: Worker) -> Any:
-        """Call a step that is more than an async method of an event: resources, slots, limits, threads."""
-        plan = me.plan
-        spec = plan.spec
-        if plan.policy is not None:
-            await self._attempt_begins(me)
-        arguments: dict[str, Any] = {spec.event: me.event}
-        if spec.context is not None:
-            me.ctx = arguments[spec.context] = context_of(self, me)
-        for name, slot in spec.slots.items():
-            arguments[name] = self.host.workflows.get(name, slot.default)
-        step_pool: Pool | None = None
-        try:
-            if plan.resources:
-                step_pool = Pool()
-                if self.pool is None:
-                    self.pool = Pool()
-                for name, recipe in plan.resources.items():
-                    arguments[name] = await self.host.resource(recipe, self.pool, step_pool)
-            call = self._call(me, arguments)
-            out = await (call if plan.timeout is None else self._limited(me, plan.timeout, call))
-        finally:
-            if step_pool is not None and step_pool.needs_closing:
-                self._report(await step_pool.close(), f"step {plan.name!r}")
-        return await self._judged(me, out) if plan.policy is not None and is_tenacity(plan.policy) else out
-
-    async def _limited(self, me: Worker, seconds: float, call: Awaitable[Any]) -> Any:
-        """Await a step's call for as long as its time-out allows."""
-        limit = me.limit = self.clock.timeout(seconds)
-        try:
-            async with limit:
-                return await call
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
-            msg = f"step {me.plan.name!r} of {self.graph.name!r} exceeded its time-out of {seconds:g} s"
-            raise WorkflowTimeoutError(msg) from error
-        finally:
-            me.limit = None
-
-    def _call(self, me: Worker, arguments: dict[str, Any]) -> Awaitable[Any]:
-        plan = me.plan
-        first = [self.host.owner] if plan.spec.bound else []
-        if plan.spec.positional_only:
-            first += [arguments.pop(name) for name in plan.spec.positional_only if name in arguments]
-        if plan.is_async:
-            return plan.fn(*first, **arguments)  # type: ignore[no-any-return]  # async functions give awaitables
-        return self._in_thread(me, first, arguments)
-
-    async def _in_thread(self, me: Worker, first: list[Any], arguments: dict[str, Any]) -> Any:
-        if self.threads is None:
-            self.threads = concurrent.futures.ThreadPoolExecutor(
-                max(1, self.graph.threads), thread_name_prefix=f"agentflow-{self.graph.name}"
-            )
-        inside = copy_context()
-        call = partial(inside.run, partial(me.plan.fn, *first, **arguments))
-        future = self.loop.run_in_executor(self.threads, call)
-        try:
-            out = await asyncio.shield(future)
-        except asyncio.CancelledError:
-            # a thread cannot be interrupted: cancelling waits for it, a time-out leaves it behind
-            if me.limit is None or not me.limit.expired():
-                await asyncio.wait([future])
-            if future.done() and not future.cancelled():
-                future.exception()
-            raise
-        if not _same(inside, copy_context()):
-            me.threaded = inside
-        return await out if asyncio.iscoroutine(out) else out
-
     # -- failing and trying again ------------------------------------------------------------------
 
-    async def _attempt_begins(self, me: Worker) -> None:
-        me.variables = copy_context()
-        if me.ledger is None:
-            me.ledger = Ledger()
-        if not me.ledger.failures:
-            me.ledger.started_at = self.clock.time()
-        if is_tenacity(me.plan.policy):
-            await verdict(me.plan.policy, me.ledger.failures + 1, *self._elapsed(me.ledger), None)
-
-    def _elapsed(self, ledger: Ledger) -> tuple[float, float]:
-        return self.clock.time() - ledger.started_at, ledger.idle
-
-    async def _judged(self, me: Worker, out: object) -> Any:
-        """Let a tenacity object look at what a step returned: it may want another attempt."""
-        ledger = me.ledger
-        assert ledger is not None
-        try:
-            answer = await verdict(me.plan.policy, ledger.failures + 1, *self._elapsed(ledger), (out,))  # type: ignore[arg-type]  # it is tenacity's
-        except GiveUp as error:
-            raise error.__cause__ or error from None
-        if isinstance(answer, tuple):
-            return answer[0]
-        raise _TryAgain(answer)
+    async def _invoke(self, me: Worker) -> Any:
+        """Call a step that is more than an async method of an event."""
+        if me.plan.policy is None:
+            return await invoke(self, me)
+        await attempt.begin(self, me)
+        return await attempt.judge(self, me, await invoke(self, me))
 
     async def _failed(self, me: Worker, error: BaseException) -> bool:
         """A step has raised. True: the worker has its next delivery."""
@@ -666,7 +570,7 @@ class Run:
             error = own
         elif me.plan.policy is not None and isinstance(error, Exception):
             try:
-                answer = await self._decide(me, error)
+                answer = await attempt.decide(self, me, error)
             except Exception as broken:  # noqa: BLE001 because a policy may raise anything, and the run has to fail with it
                 error = broken
             else:
@@ -680,34 +584,11 @@ class Run:
             raise error
         return False
 
-    async def _decide(self, me: Worker, error: Exception) -> float | tuple[object] | None:
-        """Ask the retry policy: a delay, a value to go on with, or None to give up."""
-        if isinstance(error, _TryAgain):
-            return error.delay
-        ledger, policy, now = me.ledger, me.plan.policy, self.clock.time()
-        if ledger is None:
-            msg = "a step with a retry policy has no ledger"
-            raise EngineBug(msg)
-        if not ledger.failures:
-            ledger.failed_at = now
-        if is_tenacity(policy):
-            try:
-                return await verdict(policy, ledger.failures + 1, *self._elapsed(ledger), error)
-            except GiveUp:
-                return None
-        delay = policy.next(now - ledger.failed_at, ledger.failures + 1, error)  # type: ignore[union-attr]  # checked at the declaration
-        return None if delay is None else max(0.0, float(delay))
-
     def _again(self, me: Worker, error: Exception, delay: float) -> None:
         """Let a delivery be tried again after a delay; its slot is free meanwhile."""
-        ledger = me.ledger
-        assert ledger is not None
-        if not ledger.failures:
-            ledger.failed_at = self.clock.time()
-        ledger.failures += 1
-        ledger.idle += delay
-        ledger.again()
-        self.note(me, "retry", {"attempt": ledger.failures, "delay": delay, "error": error})
+        assert me.ledger is not None
+        attempt.remember(self, me.ledger, delay)
+        self.note(me, "retry", {"attempt": me.ledger.failures, "delay": delay, "error": error})
         self._step_ends(me, error, "retried")
         me.ctx = None
         self._release(me.plan)
@@ -747,36 +628,18 @@ class Run:
         """Fail the run if nothing of it can ever go on; True if so."""
         if (
             self.status != RUNNING
-            or len(self.workers) > self.waiting
+            or self._working
             or self.ready
             or self.delayed
             or self.children
             or (self.stepper is not None and self.stepper.held)
         ):
             return False
-        if self.graph.takes_human or any(w.timer is not None or self._from_outside(w.kind) for w in self.waiters or ()):
+        if self.graph.takes_human or (self.waits is not None and self.waits.hopeful()):
             return False
-        lacking = [
-            f"step {step!r}{f' (buffer {buffer!r})' if buffer else ''} lacks {collector.lacks()}"
-            for (step, buffer), collector in (self.collectors or {}).items()
-            if len(collector)
-        ]
-        lacking += [f"step {w.plan.name!r} waits for {w.kind.__name__}" for w in self.waiters or () if w.plan is not None]
-        lacking += [
-            f"{len(line)} more wait for a free slot of step {self.graph.steps[index].name!r}"
-            for index, line in (self.backlog or {}).items()
-        ]
-        why = "; ".join(lacking) or "no step is running, no event is on its way, and no StopEvent was returned"
-        ran = ", ".join(f"{e.target} x{n}" for e, n in self.counts.items() if e.target is not None) or "nothing"
-        error = WorkflowStalledError(f"the run of {self.graph.name!r} can never go on: {why}. So far it ran: {ran}.")
-        self._fail_with(error, None, 1, None)
+        why = why_stalled(self.graph, self.collectors or {}, self.waits or (), self.backlog or {}, self.counts)
+        self._fail_with(WorkflowStalledError(why), None, 1, None)
         return True
-
-    def _from_outside(self, kind: type[Event]) -> bool:
-        """Can an event of this type come from elsewhere than from this workflow's steps?"""
-        if issubclass(kind, HumanResponseEvent | InputRequiredEvent):
-            return True
-        return not any(issubclass(made, kind) for made in self.graph.produced)
 
     # -- events ------------------------------------------------------------------------------------
 
@@ -796,7 +659,7 @@ class Run:
         cause: Operation | None = None
         if plan is not None:
             assert sender is not None
-            if not sender._effects().sends(type(event)):
+            if not sender.ledger().sends(type(event)):
                 return  # an earlier attempt did it
             worker = sender._worker
             cause = worker.op if worker.ctx is sender else None
@@ -848,7 +711,7 @@ class Run:
         if fate is Fate.STOP:
             self._stop(event, route, done=None)
             return
-        answered = bool(self.waiters) and self._answer(event)
+        answered = self._answer(event)
         if not answered and fate in {Fate.KEEP, Fate.LOST}:
             self._keep(event, fate, cause)
             return
@@ -870,29 +733,28 @@ class Run:
 
     def _keep(self, event: Event, fate: Fate, cause: Operation | None) -> None:
         kind = type(event)
-        if fate is Fate.LOST and not any(base in self.waitable for base in kind.__mro__):
+        kinds = self.graph.waited if self.waits is None else self.waits.kinds
+        if fate is Fate.LOST and not any(base in kinds for base in kind.__mro__):
             raise self.graph.lost(kind, "the caller" if cause is None else f"step {cause.name!r}")
-        if self.kept is None:
-            self.kept = []
-        if len(self.kept) >= KEPT_AT_MOST:
-            msg = (
-                f"{KEPT_AT_MOST:,} events that no step of {self.graph.name!r} accepts are kept for a later wait, and a "
-                f"{kind.__name__} would be one more. Does a step still await them (ctx.wait_for_event)?"
-            )
-            raise WorkflowRuntimeError(msg)
-        self.kept.append(event)
+        self.waiting().keep(event)
 
     def _answer(self, event: Event) -> bool:
-        """Hand an event to the first who waits for it."""
-        waiter = next((w for w in self.waiters or () if not w.future.done() and w.matches(event)), None)
+        """Hand an event to the first who waits for it, if anyone does."""
+        if not self.waits:
+            return False
+        waiter = self.waits.answer(event)
         if waiter is None:
             return False
-        self.end_wait(waiter)
-        waiter.ledger.answers = {**waiter.ledger.answers, waiter.key: event}
+        self._restore_plain()
         if self.watch is not None:
             self.note(waiter.worker, "answered", {"type": type(event).__name__})
-        waiter.future.set_result(event)
         return True
+
+    def waiting(self) -> Waits:
+        """The waits of the run, made when the first begins."""
+        if self.waits is None:
+            self.waits = Waits(self, self.graph.waited)
+        return self.waits
 
     def begin_wait(  # noqa: PLR0913 because these are the documented parameters
         self,
@@ -904,7 +766,7 @@ class Run:
         timeout: float | None,
     ) -> Event | Waiter:
         """What a step waits for, if it has come; else the wait, to be awaited and then ended."""
-        ledger = sender._effects()
+        ledger = sender.ledger()
         if key is None:
             key = str(ledger.waits)
             ledger.waits += 1
@@ -912,32 +774,16 @@ class Run:
             return ledger.answers[key]
         if self.status != RUNNING:
             raise asyncio.CancelledError
-        waiter = Waiter(sender, kind, requirements, key)
-        for position, early in enumerate(self.kept or ()):
-            if waiter.matches(early):
-                assert self.kept is not None
-                del self.kept[position]
-                ledger.answers = {**ledger.answers, key: early}
-                return early
+        worker: Worker | None = sender._worker if sender._worker.ctx is sender else None
+        waiter = self.waiting().begin(sender._plan, worker, ledger, kind, requirements, key, timeout)
+        if isinstance(waiter, Event):
+            return waiter
+        self.plain = False
         if waiter_event is not None and key not in ledger.asked:
             ledger.asked = (*ledger.asked, key)
             self._ask(waiter_event, sender)
-        if self.waiters is None:
-            self.waiters = []
-        self.waiters.append(waiter)
-        self.plain = False
-        if timeout is not None:
-            waiter.timer = self.clock.call_later(timeout, partial(self._waited_long, waiter, timeout))
-        worker: Worker = sender._worker
-        if worker.ctx is sender:
-            if worker.limit is not None and self._from_outside(kind):
-                waiter.limit = worker.limit, self.clock.pause(worker.limit)
-            if asyncio.current_task() is worker.task:
-                waiter.worker = worker
-                worker.waiting = True
-                self.waiting += 1
-                if self.stepper is not None:
-                    self.stepper.progressed()
+        if self.stepper is not None:
+            self.stepper.progressed()
         if self.watch is not None:
             self.note(worker, "waiting", {"type": kind.__name__, "requirements": dict(requirements)})
         self.fail_if_stalled()
@@ -945,21 +791,12 @@ class Run:
 
     def end_wait(self, waiter: Waiter) -> None:
         """A wait is over, answered or not."""
-        if waiter.limit is not None:
-            limit, left = waiter.limit
-            waiter.limit = None
-            if self.status == RUNNING and not limit.expired():
-                self.clock.resume(limit, left)
-        if self.waiters is None or waiter not in self.waiters:
-            return
-        self.waiters.remove(waiter)
-        if waiter.timer is not None:
-            waiter.timer.cancel()
-        if waiter.worker is not None:
-            waiter.worker.waiting = False
-            self.waiting -= 1
-        if not self.waiters:
-            self.waiters = None
+        if self.waits is not None:
+            self.waits.end(waiter)
+            self._restore_plain()
+
+    def _restore_plain(self) -> None:
+        if not self.waits:
             self.plain = self.watch is None and self.recorder is None and self.stepper is None
 
     def _ask(self, event: Event, sender: Context[Any]) -> None:
@@ -968,13 +805,6 @@ class Run:
             self._deliver(event, route, copy_context(), sender._worker.op)
         else:
             self.stream(event, sender)
-
-    def _waited_long(self, waiter: Waiter, timeout: float) -> None:
-        step = waiter.plan.name if waiter.plan is not None else "?"
-        self.end_wait(waiter)
-        if not waiter.future.done():
-            msg = f"step {step!r} of {self.graph.name!r} waited {timeout:g} s for a {waiter.kind.__name__}, and none came"
-            waiter.future.set_exception(WorkflowTimeoutError(msg))
 
     def collector(self, step: str, buffer_id: str) -> Collector:
         """The buffer of a step."""
@@ -1048,7 +878,12 @@ class Run:
     @property
     def executing(self) -> bool:
         """Is a step running that is not suspended in a wait, or the run being wound up?"""
-        return len(self.workers) > self.waiting or self.status == ENDING
+        return self._working or self.status == ENDING
+
+    @property
+    def _working(self) -> bool:
+        """Is a worker doing anything but waiting for an event?"""
+        return len(self.workers) > (0 if self.waits is None else self.waits.suspended)
 
     def start_next(self) -> bool:
         """Start the first delivery that is ready, if one is."""
@@ -1126,7 +961,7 @@ class Run:
                 )
                 self.note(None, "abandoned", {"steps": names})
             if self.pool is not None:
-                self._report(await self.pool.close(), f"run of {self.graph.name!r}")
+                self.report(await self.pool.close(), f"run of {self.graph.name!r}")
         finally:
             self._close()
 
@@ -1143,7 +978,7 @@ class Run:
         timer.cancel()
         return left
 
-    def _report(self, errors: list[BaseException], where: str) -> None:
+    def report(self, errors: list[BaseException], where: str) -> None:
         """The teardown of resources failed: it never changes how the run ended, but it is said."""
         for error in errors:
             logger().warning("the teardown of a resource failed", where=where, run_id=self.run_id, exc_info=error)
@@ -1179,7 +1014,7 @@ class Run:
         if self.orphaned:
             self.warn_unheard()
         self.workers = []
-        self.collectors = self.waiters = self.children = self.op = None
+        self.collectors = self.waits = self.children = self.op = None
         self.watch = self.recorder = self.parent = None
 
     def ended(self) -> asyncio.Future[None]:
@@ -1298,24 +1133,6 @@ class Run:
     def snapshot(self) -> dict[str, Any]:
         """The run as JSON's types."""
         return dump(self)
-
-
-class _TryAgain(Exception):  # noqa: N818 because it is a verdict, not an error
-    """A tenacity object wants another attempt though the step returned."""
-
-    def __init__(self, delay: float) -> None:
-        super().__init__("the retry policy asked for another attempt")
-        self.delay = delay
-
-
-_MISSING = object()
-
-
-def _same(one: Variables, other: Variables) -> bool:
-    """Do two contexts hold the very same objects? (`==` would compare the objects by value.)"""
-    if len(one) != len(other):
-        return False
-    return all(other.get(variable, _MISSING) is value for variable, value in one.items())
 
 
 def _wake(future: asyncio.Future[None], here: asyncio.AbstractEventLoop) -> None:

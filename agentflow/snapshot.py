@@ -10,6 +10,7 @@ from __future__ import annotations
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
+from .codec import class_name, event_named
 from .collect import Collector
 from .delivery import Delivery
 from .effects import Ledger
@@ -70,8 +71,8 @@ def dump(run: Any, *, without: Worker | None = None, keep: bool = False) -> dict
             {"from": h.plan and h.plan.name, "step": h.step, "event": event(h.event, "a held event")}
             for h in run.stepper.held
         ]
-    data["kept"] = [event(value, "a kept event") for value in run.kept or ()]
-    data["awaited"] = [w.kind.__qualname__ for w in run.waiters or ()]
+    data["kept"] = [event(value, "a kept event") for value in (run.waits.kept if run.waits is not None else ())]
+    data["awaited"] = [class_name(waiter.kind) for waiter in run.waits or ()]
     data["collected"] = _dump_collectors(run, event, without)
     data["alive"] = run.alive + (run.clock.monotonic() - run.since if run.deadline is not None else 0.0)
     data["deliveries"] = run.deliveries
@@ -143,9 +144,10 @@ def load(run: Any, data: Mapping[str, Any]) -> None:
     run.run_id = data["run_id"]
     run.alive = data["alive"]
     run.deliveries = data["deliveries"]
-    run.kept = [codec.decode(value, "a kept event") for value in data["kept"]] or None
-    awaited = set(data["awaited"])
-    run.waitable = run.waitable | {kind for kind in codec.classes() if kind.__qualname__ in awaited}
+    if data["awaited"] or data["kept"]:
+        waits = run.waiting()
+        waits.kinds |= {kind for name in data["awaited"] if (kind := event_named(name)) is not None}
+        waits.kept += [codec.decode(value, "a kept event") for value in data["kept"]]
     variables = copy_context()
     run.restored = []
     for entry in data.get("pending", ()):

@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import copy
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Generic, cast
 
 from pydantic import BaseModel
+from typing_extensions import TypeVar
 
 from .errors import StateKeyError, WorkflowRuntimeError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, Callable, Mapping
 
 MISSING: Any = object()
 
 
 class DictState(dict[str, Any]):
     """A state without a model: a dict whose keys are attributes too."""
+
+    __slots__ = ()
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -30,44 +34,52 @@ class DictState(dict[str, Any]):
         self[name] = value
 
     def __delattr__(self, name: str) -> None:
-        del self[name]
+        try:
+            del self[name]
+        except KeyError:
+            raise AttributeError(name) from None
 
 
-class StateStore:
+StateT = TypeVar("StateT", default=Any)
+
+
+class StateStore(Generic[StateT]):
     """What `ctx.store` is. Paths are dotted, through dicts, lists and models: `"user.address.0.city"`."""
 
-    __slots__ = ("_draft", "_editor", "_encoded", "_lock", "_model", "_state")
+    __slots__ = ("_draft", "_editor", "_make", "_model", "_state", "_turns")
 
     def __init__(self, model: type[BaseModel] | None = None) -> None:
         self._model = model
         self._state: Any = model() if model is not None else DictState()
-        self._encoded: Callable[[], Any] | None = None
-        self._lock: asyncio.Lock | None = None
+        self._make: Callable[[], Any] | None = None
+        self._turns: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
+        """The lock for edits, and the event loop that it is for: the next run with this state may be in another."""
         self._editor: asyncio.Task[Any] | None = None
         self._draft: Any = None
 
     def load(self, make: Callable[[], Any]) -> None:
         """Take the state from `make`, which is called at the first use: nobody pays for what is not read."""
-        self._encoded = make
+        self._make = make
+
+    def peek(self) -> Any:
+        """The state itself, without what is being edited, to be read only."""
+        if self._make is not None:
+            self._state = self._make()
+            self._make = None
+        return self._state
 
     @property
     def _current(self) -> Any:
         """The state as the calling task sees it: its own draft while it edits."""
-        if self._encoded is not None:
-            make, self._encoded = self._encoded, None
-            self._state = make()
-        if self._editor is not None and self._editor is _task():
-            return self._draft
-        return self._state
+        return self._draft if self._editing() else self.peek()
 
-    def peek(self) -> Any:
-        """The state itself, to be read only."""
-        return self._current
+    def _editing(self) -> bool:
+        return self._editor is not None and self._editor is _task()
 
     def read(self, key: str, default: Any = MISSING) -> Any:
         """One key, taken as it is. Raises `StateKeyError` where there is none and no default."""
         state = self._current
-        found = state.get(key, MISSING) if isinstance(state, dict) else getattr(state, key, MISSING)
+        found = _child(state, key)
         if found is not MISSING:
             return found
         if default is not MISSING:
@@ -78,10 +90,6 @@ class StateStore:
         """Set one key, taken as it is. Waits while somebody else edits the state."""
         if self._editor is not None:
             await self._settled()
-        self.put(key, value)
-
-    def put(self, key: str, value: Any) -> None:
-        """Set one key at once."""
         _assign(self._current, key, value)
 
     async def get(self, path: str, default: Any = MISSING) -> Any:
@@ -108,39 +116,43 @@ class StateStore:
             holder = child
         _assign(holder, last, value)
 
-    async def get_state(self) -> Any:
+    async def get_state(self) -> StateT:
         """A copy of the whole state: the model, or a `DictState`."""
-        return _copied(self._current)
+        return cast("StateT", copied(self._current))
 
-    async def set_state(self, state: Any) -> None:
+    async def set_state(self, state: StateT | Mapping[str, Any]) -> None:
         """Replace the whole state. Raises `WorkflowRuntimeError` where it is of another type."""
-        await self._settled()
-        if self._model is not None and not isinstance(state, self._model):
-            msg = f"the state of this workflow is a {self._model.__name__}, not {state!r}."
+        if self._editing():
+            msg = "set_state() inside edit_state(): what the block holds would be lost. Change the state that it was given."
             raise WorkflowRuntimeError(msg)
-        self._encoded = None
-        self._state = state if self._model is not None else DictState(state)
+        await self._settled()
+        if not isinstance(state, dict if self._model is None else self._model):
+            wanted = "dict" if self._model is None else self._model.__name__
+            msg = f"the state of this workflow is a {wanted}, not {state!r}. Write set_state({wanted}(...))."
+            raise WorkflowRuntimeError(msg)
+        self._make = None
+        self._state = state if self._model is not None else DictState(cast("Mapping[str, Any]", state))
 
     async def clear(self) -> None:
         """Back to the state at the start."""
-        await self.set_state(self._model() if self._model is not None else DictState())
+        await self.set_state(self._model() if self._model is not None else DictState())  # type: ignore[arg-type]  # it is a StateT
 
     @asynccontextmanager
-    async def edit_state(self) -> AsyncIterator[Any]:
+    async def edit_state(self) -> AsyncGenerator[StateT, None]:
         """Change the state as a whole: all of the block's changes, or, if it raises, none.
 
         Edits take turns; other writers wait. The block works on a copy; values that cannot be copied
         are shared with the original.
         """
-        task = _task()
-        if self._editor is not None and self._editor is task:
+        if self._editing():
             msg = "edit_state() inside edit_state(): this task is editing already. Use the state of the outer block."
             raise WorkflowRuntimeError(msg)
-        if self._lock is None:
-            self._lock = asyncio.Lock()
-        async with self._lock:
-            draft = _copied(self._current)
-            self._editor, self._draft = task, draft
+        loop = asyncio.get_running_loop()
+        if self._turns is None or self._turns[0] is not loop:
+            self._turns = loop, asyncio.Lock()
+        async with self._turns[1]:
+            draft = copied(self.peek())
+            self._editor, self._draft = _task(), draft
             try:
                 yield draft
             finally:
@@ -149,9 +161,29 @@ class StateStore:
 
     async def _settled(self) -> None:
         """Wait until nobody else edits."""
-        while self._lock is not None and self._editor is not None and self._editor is not _task():
-            async with self._lock:
+        while self._turns is not None and self._editor is not None and not self._editing():
+            async with self._turns[1]:
                 pass
+
+
+def copied(value: Any) -> Any:
+    """A deep copy of a dict or a model, value by value, sharing those that cannot be copied (clients, locks)."""
+    if isinstance(value, DictState):
+        return DictState({key: _copied_value(v) for key, v in value.items()})
+    if not isinstance(value, BaseModel):
+        return _copied_value(value)
+    twin = value.model_copy()
+    for values in (twin.__dict__, twin.__pydantic_extra__):
+        for name in values or ():
+            values[name] = _copied_value(values[name])
+    return twin
+
+
+def _copied_value(value: Any) -> Any:
+    try:
+        return copy.deepcopy(value)
+    except Exception:  # noqa: BLE001 because any class may refuse to be copied, in its own way
+        return value
 
 
 def _task() -> asyncio.Task[Any] | None:
@@ -163,48 +195,57 @@ def _task() -> asyncio.Task[Any] | None:
 
 def _child(holder: Any, part: str) -> Any:
     if isinstance(holder, dict):
-        return holder.get(part, MISSING)
+        return cast("dict[str, Any]", holder).get(part, MISSING)
     if isinstance(holder, list | tuple):
-        index = int(part) if part.lstrip("-").isdigit() else len(holder)
-        return holder[index] if -len(holder) <= index < len(holder) else MISSING
+        index = _index(holder, part)
+        return MISSING if index is None else holder[index]
+    if isinstance(holder, BaseModel) and not _has(holder, part):
+        return MISSING
     return getattr(holder, part, MISSING)
+
+
+def _has(model: BaseModel, name: str) -> bool:
+    """Is it data of the model, and not one of its methods?"""
+    kind = type(model)
+    if name in kind.model_fields or name in (model.__pydantic_extra__ or ()):
+        return True
+    return isinstance(getattr(kind, name, None), property | cached_property)
+
+
+def _index(items: list[Any] | tuple[Any, ...], part: str) -> int | None:
+    try:
+        index = int(part)
+    except ValueError:
+        return None
+    return index if -len(items) <= index < len(items) else None
 
 
 def _assign(holder: Any, part: str, value: Any) -> None:
     if isinstance(holder, dict):
         holder[part] = value
     elif isinstance(holder, list):
-        if not part.lstrip("-").isdigit() or not -len(holder) <= int(part) < len(holder):
+        index = _index(holder, part)
+        if index is None:
             msg = f"the list in the state has {len(holder)} items and none at {part!r}."
             raise StateKeyError(msg)
-        holder[int(part)] = value
-    elif isinstance(holder, BaseModel):
-        config = type(holder).model_config
-        if part not in type(holder).model_fields and config.get("extra") != "allow":
-            msg = f"the state {type(holder).__name__} has no field {part!r}. It has: {sorted(type(holder).model_fields)}."
-            raise StateKeyError(msg)
-        setattr(holder, part, value)
+        holder[index] = value
+    elif isinstance(holder, BaseModel) and not _takes(holder, part):
+        msg = f"the state {type(holder).__name__} has no field {part!r}. It has: {sorted(type(holder).model_fields)}."
+        raise StateKeyError(msg)
     else:
-        setattr(holder, part, value)
+        try:
+            setattr(holder, part, value)
+        except AttributeError as error:
+            msg = f"{part!r} cannot be set in the state: what should hold it is {holder!r}. Set that to a dict first."
+            raise StateKeyError(msg) from error
+
+
+def _takes(model: BaseModel, name: str) -> bool:
+    kind = type(model)
+    settable = isinstance(getattr(kind, name, None), property)
+    return name in kind.model_fields or settable or kind.model_config.get("extra") == "allow"
 
 
 def _missing(key: str, state: Any) -> str:
     names = sorted(map(str, state)) if isinstance(state, dict) else sorted(type(state).model_fields)
     return f"the state has no {key!r}. It has: {names}. Give a default to read what may not be there: get({key!r}, default=None)"
-
-
-def _copied(state: Any) -> Any:
-    """A deep copy, value by value, sharing those that cannot be copied (clients, locks, connections)."""
-    if isinstance(state, dict):
-        return DictState({key: _copied_value(value) for key, value in state.items()})
-    twin = state.model_copy()
-    for name, value in list(twin.__dict__.items()):
-        twin.__dict__[name] = _copied_value(value)
-    return twin
-
-
-def _copied_value(value: Any) -> Any:
-    try:
-        return copy.deepcopy(value)
-    except Exception:  # noqa: BLE001 because any class may refuse to be copied, in its own way
-        return value
