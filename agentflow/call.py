@@ -91,7 +91,7 @@ async def _in_thread(run: Port, me: Worker, first: list[Any], arguments: dict[st
 
 
 def same(one: Variables, other: Variables) -> bool:
-    """Do two contexts hold the very same objects? (`==` would compare the objects by value.)"""
+    """Say whether two contexts hold the very same objects; `==` would compare the objects by value."""
     if len(one) != len(other):
         return False
     return all(other.get(variable, _MISSING) is value for variable, value in one.items())

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass, field
+from collections import deque
+from dataclasses import dataclass, field, is_dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
+
+from pydantic import BaseModel
 
 from .context import Context
 from .errors import WorkflowConfigurationError
-from .events import Event
-from .handler import Handler
+from .handler import ResultT
 from .snapshot import dump
+from .store import copied, deeply
 
 if TYPE_CHECKING:
     from .delivery import Worker
+    from .events import Event
+    from .handler import Handler
     from .run import Run
     from .workflow import Workflow
+
+_DATA = (BaseModel, dict, list, tuple, set, frozenset, deque)
 
 
 @dataclass
@@ -26,20 +33,23 @@ class Checkpoint:
     last_completed_step: str
     input_event: Event
     output_event: Event | list[Event] | None
-    """What the step returned. Change it before `run_from`, and the run goes on with the change."""
+    """A copy of what the step returned. Change it before `run_from`, and the run goes on with the change."""
     ctx_state: dict[str, Any]
-    """The rest of the run, as `Context.to_dict` gives it; values that cannot be stored are kept as objects."""
+    """The rest of the run, as `Context.to_dict` gives it; values that cannot be stored are kept as objects.
+
+    Of those, what is data - models, dataclasses, containers - is a copy, anything else the object itself.
+    """
     id_: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
-class WorkflowCheckpointer:
+class WorkflowCheckpointer(Generic[ResultT]):
     """Runs a workflow and keeps a checkpoint for every step that completes, in the order of completion.
 
     They are kept in memory, by run: `checkpointer.checkpoints[handler.run_id]`. `disabled_steps` names
     steps that leave none.
     """
 
-    def __init__(self, workflow: Workflow[Any, Any], disabled_steps: list[str] | None = None) -> None:
+    def __init__(self, workflow: Workflow[Any, ResultT], disabled_steps: list[str] | None = None) -> None:
         self.workflow = workflow
         self.checkpoints: dict[str, list[Checkpoint]] = {}
         self._disabled: set[str] = set()
@@ -67,30 +77,36 @@ class WorkflowCheckpointer:
             msg = f"{self.workflow.name!r} has no step {step!r}. It has: {names}."
             raise WorkflowConfigurationError(msg)
 
-    def run(self, **arguments: Any) -> Handler[Any]:
+    def run(self, **arguments: Any) -> Handler[ResultT]:
         """As `Workflow.run`, with checkpoints."""
         return self._record(self.workflow.run(**arguments))
 
-    def run_from(self, checkpoint: Checkpoint, **fields: Any) -> Handler[Any]:  # noqa: ARG002 because the start step is over
+    def run_from(self, checkpoint: Checkpoint, *, stepwise: bool = False, **fields: Any) -> Handler[ResultT]:  # noqa: ARG002 because the start step is over
         """Start a run of its own from a checkpoint: no step that had completed is executed again.
 
         `fields` for a start event are taken, as the documents have it, and have no effect: what reads
-        them has run already.
+        them has run already. Raises `WorkflowRuntimeError` where the step does not declare its edited
+        output, and `ContextSerdeError` where the workflow does not have it any more.
         """
-        context: Context[Any] = Context.from_dict(self.workflow, {**checkpoint.ctx_state, "run_id": str(uuid.uuid4())})
+        state = {**_again(checkpoint.ctx_state), "run_id": str(uuid.uuid4())}
+        context = Context[Any].from_dict(self.workflow, state)
+        self._check(checkpoint.last_completed_step)
         run: Any = context._run
-        run.continue_from(checkpoint.last_completed_step, checkpoint.output_event)
-        return self._record(self.workflow.run(ctx=context))
+        output = _output(checkpoint.output_event)
+        for event in _events(output):
+            run.graph.returned(run.graph.by_name[checkpoint.last_completed_step], event)
+        run.continue_from(checkpoint.last_completed_step, output)
+        return self._record(self.workflow.run(ctx=context, stepwise=stepwise))
 
-    def _record(self, handler: Handler[Any]) -> Handler[Any]:
+    def _record(self, handler: Handler[ResultT]) -> Handler[ResultT]:
         kept = self.checkpoints.setdefault(handler.run_id, [])
         handler._run.record(partial(self._keep, kept))
         return handler
 
     def _keep(self, kept: list[Checkpoint], run: Run, worker: Worker, out: Any) -> None:
         if worker.plan.name not in self._disabled:
-            state = dump(run, without=worker, keep=True)
-            kept.append(Checkpoint(worker.plan.name, worker.event, out, state))
+            state = dump(run, without=worker, keep=_kept)
+            kept.append(Checkpoint(worker.plan.name, copied(worker.event, _kept), _output(out), state))
 
     def filter_checkpoints(
         self,
@@ -116,3 +132,20 @@ class WorkflowCheckpointer:
 
 def _events(output: Event | list[Event] | None) -> list[Event]:
     return output if isinstance(output, list) else [] if output is None else [output]
+
+
+def _output(output: Event | list[Event] | None) -> Any:
+    copies = [copied(event, _kept) for event in _events(output)]
+    return copies if isinstance(output, list) else copies[0] if copies else None
+
+
+def _kept(value: Any) -> Any:
+    """What stands in a checkpoint for a value: data is copied, for the run goes on and changes it."""
+    return deeply(value) if isinstance(value, _DATA) or is_dataclass(value) else value
+
+
+def _again(stored: Any) -> Any:
+    """What is stored once more, so that no run changes what another one starts from."""
+    if stored.__class__ is dict:
+        return {key: _again(value) for key, value in stored.items()}
+    return [_again(value) for value in stored] if stored.__class__ is list else _kept(stored)

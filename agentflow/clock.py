@@ -10,10 +10,11 @@ import asyncio
 import time
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
 
 class Timer(Protocol):
@@ -56,14 +57,20 @@ class Clock:
     async def sleep(self, delay: float) -> None:
         """Suspend the calling task for `delay` seconds."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        timer = self.call_later(delay, lambda: waiter.done() or waiter.set_result(None))
+        timer = self.call_later(delay, partial(_wake, waiter))
         try:
             await waiter
         finally:
             timer.cancel()
 
 
-_current: ContextVar[Clock] = ContextVar("agentflow_clock", default=Clock())
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+_SYSTEM = Clock()
+_current: ContextVar[Clock] = ContextVar("agentflow_clock", default=_SYSTEM)
 
 
 def current_clock() -> Clock:
@@ -72,7 +79,7 @@ def current_clock() -> Clock:
 
 
 @contextmanager
-def use_clock(clock: Clock) -> Iterator[Clock]:
+def use_clock(clock: Clock) -> Generator[Clock]:
     """Put `clock` in force for everything that is started inside the block."""
     token = _current.set(clock)
     try:

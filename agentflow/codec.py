@@ -13,8 +13,8 @@ import datetime as dt
 import typing
 from decimal import Decimal
 from enum import Enum, Flag
-from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING, Any
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
 from pydantic import AliasChoices, BaseModel, RootModel
@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 TAG = "$agentflow"
+Keep: TypeAlias = "Callable[[Any], Any]"
+"""Makes of a value that cannot be stored what is to stand in its place."""
 _NATIVE = frozenset({str, int, float, bool, type(None)})
 _PLAIN = (dict, list, tuple, set, frozenset, str, bytes, bool, int, float)
-_EXEMPT = (StopEvent, InputRequiredEvent, HumanResponseEvent)
+_EXEMPT: tuple[type[Event], ...] = (StopEvent, InputRequiredEvent, HumanResponseEvent)
 """Events that a workflow may use without declaring their very type."""
 
 
@@ -38,7 +40,7 @@ def _write_moment(value: dt.datetime | dt.time) -> Any:
     return [value.isoformat(), zone, value.fold] if zone or value.fold else value.isoformat()
 
 
-def _moment_reader(kind: type[dt.datetime] | type[dt.time]) -> Callable[[Any], Any]:
+def _moment_reader(kind: type[dt.datetime | dt.time]) -> Callable[[Any], Any]:
     def read(stored: Any) -> Any:
         if isinstance(stored, str):
             return kind.fromisoformat(stored)
@@ -79,7 +81,7 @@ class Codec:
         self._classes: dict[str, type] = {}
         for root in roots:
             self._allow(root, set())
-        self._open = (*_EXEMPT, *(kind for kind in self._names if issubclass(kind, Event)))
+        self._open: tuple[type[Event], ...] = (*_EXEMPT, *(kind for kind in self._names if issubclass(kind, Event)))
         """Events whose derived classes may be stored too: the engine routes them."""
 
     def _allow(self, annotation: Any, seen: set[Any]) -> None:
@@ -91,20 +93,21 @@ class Codec:
             self._allow(argument, seen)
         if not isinstance(annotation, type) or annotation in self._names:
             return
+        kind: type[Any] = annotation
         inner: list[Any] = []
-        if issubclass(annotation, BaseModel):
-            inner = [field.annotation for field in annotation.model_fields.values()]
-        elif dataclasses.is_dataclass(annotation):
-            inner = list(_dataclass_hints(annotation).values())
-        elif not issubclass(annotation, Enum):
+        if issubclass(kind, BaseModel):
+            inner = [field.annotation for field in kind.model_fields.values()]
+        elif dataclasses.is_dataclass(kind):
+            inner = list(_dataclass_hints(kind).values())
+        elif not issubclass(kind, Enum):
             return
-        name = class_name(annotation)
-        self._names[annotation] = name
-        self._classes[name] = annotation
+        name = class_name(kind)
+        self._names[kind] = name
+        self._classes[name] = kind
         for hint in inner:
             self._allow(hint, seen)
 
-    def encode(self, value: Any, where: str, *, keep: Callable[[Any], Any] | None = None) -> Any:
+    def encode(self, value: Any, where: str, *, keep: Keep | None = None) -> Any:
         """`value` in JSON's types. What cannot be stored raises `ContextSerdeError`, which names `where`.
 
         With `keep`, what it makes of such a value stands in its place: good enough within one process.
@@ -114,17 +117,19 @@ class Codec:
         except RecursionError:
             if keep is not None:
                 return _Kept(keep(value))
-            msg = f"{where} holds itself, or is nested too deeply to be stored. Keep ids in place of the objects themselves."
+            msg = f"{where} holds itself, or is nested too deeply to be stored. Keep ids in place of the objects."
             raise ContextSerdeError(msg) from None
 
-    def _encode(self, value: Any, where: str, keep: Callable[[Any], Any] | None) -> Any:
+    def _encode(self, value: Any, where: str, keep: Keep | None) -> Any:  # noqa: PLR0911 because each kind of value has its own form
         kind: type = value.__class__
         if kind in _NATIVE:
             return value
         if kind is dict:
             return self._encode_dict(value, where, keep)
         if kind is list:
-            return [v if v.__class__ in _NATIVE else self._encode(v, f"{where}[{i}]", keep) for i, v in enumerate(value)]
+            return [
+                v if v.__class__ in _NATIVE else self._encode(v, f"{where}[{i}]", keep) for i, v in enumerate(value)
+            ]
         if kind in _SIMPLE:
             name, write, _ = _SIMPLE[kind]
             return {TAG: name, "value": write(value)}
@@ -134,7 +139,7 @@ class Codec:
         if known is not None:
             if isinstance(value, Enum):
                 return {TAG: known, "value": value.value if isinstance(value, Flag) else value.name}
-            if isinstance(value, RootModel):
+            if issubclass(kind, RootModel):
                 return {TAG: known, "value": self._encode(value.root, where, keep)}
             fields = _fields_of(value)
             return {TAG: known, "value": {k: self._encode(v, f"{where}.{k}", keep) for k, v in fields.items()}}
@@ -142,7 +147,7 @@ class Codec:
             return keep(value)
         raise ContextSerdeError(_refusal(value, where))
 
-    def _encode_dict(self, value: dict[Any, Any], where: str, keep: Callable[[Any], Any] | None) -> Any:
+    def _encode_dict(self, value: dict[Any, Any], where: str, keep: Keep | None) -> Any:
         if TAG not in value and {*map(type, value)} <= {str}:
             return {k: v if v.__class__ in _NATIVE else self._encode(v, f"{where}.{k}", keep) for k, v in value.items()}
         pairs = [[self._encode(k, where, keep), self._encode(v, f"{where}[{k!r}]", keep)] for k, v in value.items()]
@@ -175,14 +180,14 @@ class Codec:
             msg = f"{where}: what is stored as {tag!r} cannot be read: {error}"
             raise ContextSerdeError(msg) from error
 
-    def _decode_tagged(self, tag: Any, inner: Any, where: str) -> Any:
+    def _decode_tagged(self, tag: Any, inner: Any, where: str) -> Any:  # noqa: PLR0911 because each tag is read in its own way
         if tag in _READERS:
             return _READERS[tag](inner)
         if tag in _MAKERS:
             return _MAKERS[tag](self._decode(inner, where))
         if tag == "dict":
             return {self._decode(k, where): self._decode(v, where) for k, v in inner}
-        found = self._class_named(tag)
+        found: Any = self._class_named(tag)
         if found is None:
             msg = (
                 f"{where}: stored data names the class {tag!r}, which this workflow does not declare. Known: "
@@ -192,8 +197,9 @@ class Codec:
         if issubclass(found, Enum):
             return found(inner) if issubclass(found, Flag) else found[inner]
         if issubclass(found, RootModel):
-            return found.model_validate(self._decode(inner, where))
-        data = {k: self._decode(v, f"{where}.{k}") for k, v in inner.items()}
+            whole: type[RootModel[Any]] = found
+            return whole.model_validate(self._decode(inner, where))
+        data: dict[str, Any] = {k: self._decode(v, f"{where}.{k}") for k, v in inner.items()}
         if issubclass(found, BaseModel):
             return found.model_validate(_by_alias(found, data))
         fields = {field.name: field.init for field in dataclasses.fields(found)}
@@ -211,15 +217,16 @@ class Codec:
 
     def _class_named(self, name: str) -> type | None:
         """The class that was stored under a name; its module may have another name now, as `__main__` has."""
-        found = self._classes.get(name)
-        if found is None:
-            _, _, short = name.partition(":")
-            alike = [kind for kind in self._names if kind.__qualname__ == short]
-            derived = None if alike else _newest(self._open, name)
-            found = alike[0] if len(alike) == 1 else derived
-            if found is not None and found is derived:
-                self._derived(found)
-        return found
+        if name in self._classes:
+            return self._classes[name]
+        _, _, short = name.partition(":")
+        alike = [kind for kind in self._names if kind.__qualname__ == short]
+        if alike:
+            return alike[0] if len(alike) == 1 else None
+        derived = _newest(self._open, name)
+        if derived is not None:
+            self._allow(derived, set())
+        return derived
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -251,11 +258,11 @@ def _lineage(base: type[Event]) -> Iterator[type[Event]]:
 
 
 def _fields_of(value: Any) -> dict[str, Any]:
-    if isinstance(value, BaseModel):
-        held = value.__dict__  # holds cached properties as well, which are no fields
-        declared = {name: held[name] for name in type(value).model_fields if name in held}
-        return {**declared, **(value.__pydantic_extra__ or {})}
-    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if not isinstance(value, BaseModel):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    held = value.__dict__  # holds cached properties as well, which are no fields
+    declared = {name: held[name] for name in type(value).model_fields if name in held}
+    return {**declared, **(value.__pydantic_extra__ or {})}
 
 
 def _by_alias(model: type[BaseModel], data: dict[str, Any]) -> dict[str, Any]:
@@ -273,17 +280,17 @@ def _by_alias(model: type[BaseModel], data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refusal(value: Any, where: str) -> str:
-    kind = type(value)
+    kind: type[Any] = value.__class__
     held = f"{where} holds a {kind.__qualname__}"
     if isinstance(value, Event):
         return (
-            f"{held}, an event that this workflow does not declare. Name it where it is used: as what a step accepts or "
-            f"returns, or, where it is awaited, in @step(waits=[{kind.__name__}])."
+            f"{held}, an event that this workflow does not declare. Name it where it is used: as what a step accepts "
+            f"or returns, or, where it is awaited, in @step(waits=[{kind.__name__}])."
         )
     if isinstance(value, BaseModel | Enum) or dataclasses.is_dataclass(value):
         return (
-            f"{held}, a class that this workflow does not declare. Declare it as a field of an event, or of a typed state "
-            "(ctx: Context[State])."
+            f"{held}, a class that this workflow does not declare. Declare it as a field of an event, or of a typed "
+            "state (ctx: Context[State])."
         )
     plain = next((base.__name__ for base in _PLAIN if isinstance(value, base)), None)
     if plain is not None:

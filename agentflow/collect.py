@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from .errors import WorkflowRuntimeError
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from .observe import Ref
 
 Collected = tuple[Event, "Ref | None"]
+_Numbered = tuple[int, Collected]
 Expected: TypeAlias = "Sequence[type[Event]] | Mapping[type[Event], int]"
 
 
@@ -21,8 +23,8 @@ class Taken(list[Collected]):
 
     __slots__ = ("numbers",)
 
-    def __init__(self, items: list[tuple[int, Collected]]) -> None:
-        super().__init__(item for _, item in items)
+    def __init__(self, items: list[_Numbered]) -> None:
+        super().__init__([item for _, item in items])
         self.numbers = [number for number, _ in items]
 
 
@@ -37,12 +39,12 @@ class Collector:
     __slots__ = ("_added", "_counted", "_counts", "_latest", "_positions", "_size", "held")
 
     def __init__(self) -> None:
-        self.held: dict[type[Event], deque[tuple[int, Collected]]] = {}
+        self.held: dict[type[Event], deque[_Numbered]] = {}
         self._size = 0
         self._added = 0
         self._latest: Expected = ()
         self._positions: dict[type[Event], int] = {}
-        """Where in a list a type was found the last time: most likely it is there again."""
+        """Where a type was found in what is expected: most likely it is there again."""
         self._counted: Sequence[type[Event]] = ()
         self._counts: dict[type[Event], int] = {}
 
@@ -52,17 +54,18 @@ class Collector:
     def slot(self, kind: type[Event], expected: Expected) -> type[Event] | None:
         """The expected type that an event of this type counts as: its own, or its nearest base; None if none."""
         self._latest = expected
-        if isinstance(expected, dict):
-            if kind in expected:
+        position = self._positions.get(kind)
+        if position is not None:
+            if isinstance(expected, dict):
+                known = kind in expected
+            else:
+                known = isinstance(expected, list) and position < len(expected) and expected[position] is kind
+            if known:
                 return kind
-        else:
-            position = self._positions.get(kind)
-            if position is not None and position < len(expected) and expected[position] is kind:
-                return kind
-        check_expected(expected)
+        check_expected(kind, expected)
         found = _nearest(kind, expected)
-        if found is kind and isinstance(expected, Sequence):
-            self._positions[kind] = expected.index(kind)
+        if found is kind:
+            self._positions[kind] = 0 if isinstance(expected, Mapping) else expected.index(kind)
         return found
 
     def add(self, kind: type[Event], item: Collected) -> None:
@@ -76,19 +79,21 @@ class Collector:
 
     def take(self, expected: Expected) -> Taken | None:
         """All that is expected, in its order, or None while something lacks."""
-        if isinstance(expected, Mapping):
-            needed = cast("Mapping[type[Event], int]", expected)
-            if self._size < sum(needed.values()):
+        if expected.__class__ is not list and isinstance(expected, Mapping):
+            if self._size < sum(expected.values()):
                 return None
+            needed = expected
+            order: Iterable[type[Event]] = (kind for kind, count in expected.items() for _ in range(count))
         else:
             if self._size < len(expected):
                 return None
-            needed = self._count(expected)
+            needed = self._count(cast("Sequence[type[Event]]", expected))
+            order = expected
         lines = self._lines(needed)
         if any(sum(map(len, lines.get(kind, ()))) < count for kind, count in needed.items()):
             return None
-        order = (kind for kind, n in needed.items() for _ in range(n)) if needed is expected else expected
-        taken = Taken([_oldest(lines[kind]).popleft() for kind in order])
+        oldest = {kind: held[0].popleft if len(held) == 1 else partial(_oldest, held) for kind, held in lines.items()}
+        taken = Taken([oldest[kind]() for kind in order])
         self._size -= len(taken)
         return taken
 
@@ -100,9 +105,9 @@ class Collector:
             self._counted, self._counts = list(expected), counts
         return self._counts
 
-    def _lines(self, needed: Mapping[type[Event], int]) -> dict[type[Event], list[deque[tuple[int, Collected]]]]:
+    def _lines(self, needed: Mapping[type[Event], int]) -> dict[type[Event], list[deque[_Numbered]]]:
         """What is held, by the expected type that it counts as."""
-        lines: dict[type[Event], list[deque[tuple[int, Collected]]]] = {}
+        lines: dict[type[Event], list[deque[_Numbered]]] = {}
         for kind, held in self.held.items():
             if held and (found := _nearest(kind, needed)) is not None:
                 lines.setdefault(found, []).append(held)
@@ -141,23 +146,26 @@ def _nearest(kind: type[Event], expected: Expected) -> type[Event] | None:
     return next((base for base in kind.__mro__ if base in expected), None)
 
 
-def _oldest(lines: list[deque[tuple[int, Collected]]]) -> deque[tuple[int, Collected]]:
-    if len(lines) == 1:
-        return lines[0]
-    return min((line for line in lines if line), key=lambda line: line[0][0])
+def _oldest(lines: list[deque[_Numbered]]) -> _Numbered:
+    """Take out what came first of several types that count as one."""
+    return min((line for line in lines if line), key=lambda line: line[0][0]).popleft()
 
 
-def check_expected(expected: object) -> None:
+def check_expected(kind: type, expected: object) -> None:
     """Refuse what cannot be collected."""
-    wrong: object = expected
+    if not _is_event(kind):
+        msg = f"collect_events(ev, ...): ev is a {kind.__name__}, no event. Give it the event that triggered the step."
+        raise WorkflowRuntimeError(msg)
+    wrong: list[object] = [expected]
     if isinstance(expected, Mapping):
-        wrong = next((k for k, n in expected.items() if not _is_event(k) or not isinstance(n, int) or n < 0), None)
-    elif isinstance(expected, Sequence) and not isinstance(expected, str):
-        wrong = next((k for k in expected if not _is_event(k)), None)
-    if wrong is not None:
+        counts = cast("Mapping[object, object]", expected)
+        wrong = [k for k, n in counts.items() if not _is_event(k) or not isinstance(n, int) or n < 0]
+    elif isinstance(expected, Sequence):
+        wrong = [k for k in cast("Sequence[object]", expected) if not _is_event(k)]
+    if wrong:
         msg = (
-            f"collect_events(ev, {expected!r}): expected is a list of event types, or a mapping of types to counts, not "
-            f"{wrong!r}. Write: ctx.collect_events(ev, [A, B]) or ctx.collect_events(ev, {{A: 3}})"
+            f"collect_events(ev, {expected!r}): expected is a list of event types, or a mapping of types to counts, "
+            f"not {wrong[0]!r}. Write: ctx.collect_events(ev, [A, B]) or ctx.collect_events(ev, {{A: 3}})"
         )
         raise WorkflowRuntimeError(msg)
 

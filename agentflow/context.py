@@ -21,7 +21,6 @@ from .store import MISSING
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from .collect import Collected, Collector
     from .graph import StepPlan
     from .observe import Ref
     from .port import Port
@@ -97,7 +96,9 @@ class Context(Generic[StateT]):
             run.stream(event, self)
 
     @overload
-    def collect_events(self, ev: Event, expected: Sequence[type[E]], buffer_id: str | None = None) -> list[E] | None: ...
+    def collect_events(
+        self, ev: Event, expected: Sequence[type[E]], buffer_id: str | None = None
+    ) -> list[E] | None: ...
     @overload
     def collect_events(
         self, ev: Event, expected: Mapping[type[E], int], buffer_id: str | None = None
@@ -105,7 +106,7 @@ class Context(Generic[StateT]):
     def collect_events(
         self,
         ev: Event,
-        expected: Sequence[type[E]] | Mapping[type[E], int],
+        expected: Any,
         buffer_id: str | None = None,
     ) -> list[E] | None:
         """Keep `ev` until all that is expected has come; then return it all, else None.
@@ -120,12 +121,10 @@ class Context(Generic[StateT]):
             return run.hop(self._collect, ev, expected, buffer_id)
         return self._collect(ev, expected, buffer_id)
 
-    def _collect(
-        self, ev: Event, expected: Sequence[type[E]] | Mapping[type[E], int], buffer_id: str | None
-    ) -> list[E] | None:
+    def _collect(self, ev: Event, expected: Any, buffer_id: str | None) -> list[E] | None:
         plan = self._plan
         if plan is None:
-            msg = "collect_events belongs in a step: its buffers are the step's. Take `ctx: Context` as a parameter there."
+            msg = "collect_events belongs in a step, which its buffers belong to. Take `ctx: Context` as a parameter there."
             raise WorkflowRuntimeError(msg)
         buffer = buffer_id or ""
         collector = self._run.collector(plan.name, buffer)
@@ -144,13 +143,13 @@ class Context(Generic[StateT]):
         self._run.collected(self, taken)
         return cast("list[E]", [event for event, _ in taken])
 
-    async def wait_for_event(  # noqa: PLR0913 because these are the documented parameters
+    async def wait_for_event(
         self,
         event_type: type[E],
         waiter_event: Event | None = None,
         waiter_id: str | None = None,
         requirements: Mapping[str, Any] | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 because the limit is on the event, in the run's own time
+        timeout: float | None = None,
     ) -> E:
         """Suspend this step until an event of `event_type` comes whose fields equal `requirements`.
 
@@ -161,7 +160,7 @@ class Context(Generic[StateT]):
         Raises `WorkflowTimeoutError` after `timeout` seconds; by default there is no limit.
         """
         if self._plan is None:
-            msg = "wait_for_event belongs in a step. From outside, follow the stream: async for ev in handler.stream_events()"
+            msg = "wait_for_event belongs in a step. From outside, write: async for ev in handler.stream_events()"
             raise WorkflowRuntimeError(msg)
         run = self._run
         found = run.begin_wait(self, event_type, waiter_event, waiter_id, requirements or {}, timeout)

@@ -8,64 +8,47 @@ same send in every attempt, the n-th wait the same wait.
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .collect import Collected, Collector
+    from .collect import Collector, Taken
     from .events import Event
 
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_NOTHING: Any = cast("Any", MappingProxyType({}))
 
 
 class Ledger:
     """The effects of one delivery over all of its attempts, and how often it failed.
 
-    Most deliveries have one effect or none, so containers are shared empty ones until they are used.
+    Most deliveries have one effect or none, so what stands here is the class's until it is set.
     """
 
-    __slots__ = (
-        "added",
-        "answers",
-        "asked",
-        "failed_at",
-        "failures",
-        "idle",
-        "key",
-        "once",
-        "sending",
-        "sent",
-        "started_at",
-        "taken",
-        "waits",
-    )
-
-    def __init__(self) -> None:
-        self.failures = 0
-        self.started_at = 0.0
-        """When its first attempt began, and when that failed, in seconds since the epoch."""
-        self.failed_at = 0.0
-        self.idle = 0.0
-        """Seconds that it spent waiting between attempts."""
-        self.sent: Mapping[str, int] = _NOTHING
-        """How often an event of each type was sent, over all attempts."""
-        self.sending: Mapping[str, int] = _NOTHING
-        """The same, in the present attempt."""
-        self.added: tuple[str, ...] = ()
-        """The buffers to which its event was added."""
-        self.taken: tuple[tuple[Collector, list[Collected]], ...] = ()
-        """What the present attempt took out of its buffers."""
-        self.answers: Mapping[str, Event] = _NOTHING
-        """By wait, what it was answered."""
-        self.asked: tuple[str, ...] = ()
-        """The waits whose question was published."""
-        self.waits = 0
-        """How many waits the present attempt began."""
-        self.once: Mapping[str, Any] = _NOTHING
-        """By key, what a function that must not repeat returned."""
-        self.key = ""
-        """What names the delivery to the outside, once somebody asked."""
+    failures = 0
+    started_at = 0.0
+    """When its first attempt began, and when that failed, in seconds since the epoch."""
+    failed_at = 0.0
+    idle = 0.0
+    """Seconds that it spent waiting between attempts."""
+    sent: dict[type[Event], int] = _NOTHING
+    """How often an event of each type was sent, over all attempts."""
+    sending: dict[type[Event], int] = _NOTHING
+    """The same, in the present attempt."""
+    added: tuple[str, ...] = ()
+    """The buffers to which its event was added."""
+    taken: tuple[tuple[Collector, Taken], ...] = ()
+    """What the present attempt took out of its buffers."""
+    answers: Mapping[str, Event] = _NOTHING
+    """By wait, what it was answered."""
+    asked: tuple[str, ...] = ()
+    """The waits whose question was published."""
+    waits = 0
+    """How many waits the present attempt began."""
+    once: Mapping[str, Any] = _NOTHING
+    """By key, what a function that must not repeat returned."""
+    key = ""
+    """What names the delivery to the outside, once somebody asked."""
 
     def again(self) -> None:
         """Begin another attempt: what the last one took out goes back, ordinals start anew."""
@@ -77,13 +60,12 @@ class Ledger:
 
     def sends(self, kind: type[Event]) -> bool:
         """Count a send. False: an earlier attempt did it already."""
-        name = kind.__qualname__
         if self.sending is _NOTHING:
             self.sending = {}
-            self.sent = dict(self.sent)
-        ordinal = self.sending.get(name, 0) + 1
-        self.sending[name] = ordinal  # type: ignore[index]  # it is a dict from here on
-        if ordinal <= self.sent.get(name, 0):
+        ordinal = self.sending[kind] = self.sending.get(kind, 0) + 1
+        if ordinal <= self.sent.get(kind, 0):
             return False
-        self.sent[name] = ordinal  # type: ignore[index]  # it is a dict from here on
+        if self.sent is _NOTHING:
+            self.sent = {}
+        self.sent[kind] = ordinal
         return True

@@ -15,7 +15,9 @@ class Waiting(Protocol):
 
     loop: asyncio.AbstractEventLoop
 
-    def begin(self) -> None: ...
+    def begin(self) -> None:
+        """Go."""
+        ...
 
 
 class Gate:
@@ -43,13 +45,18 @@ class Gate:
         with self._lock:
             while self._queue:
                 run = self._queue.popleft()
-                if not run.loop.is_closed():
+                try:
                     run.loop.call_soon_threadsafe(run.begin)
-                    return
+                except RuntimeError:  # its event loop was closed: it will never begin
+                    continue
+                return
             self._inside -= 1
 
     def give_up(self, run: Waiting) -> None:
-        """`run` will not come any more."""
+        """`run`, which has not begun, will not come any more."""
         with self._lock:
-            if run in self._queue:
+            waits = run in self._queue
+            if waits:
                 self._queue.remove(run)
+        if not waits:  # its place was given to it a moment ago
+            self.leave()

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from .codec import Codec
-from .gate import Gate
 from .resource import Pool, Recipe, Resource, compile_recipe, key_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
 
+    from .gate import Gate
     from .graph import Edge, Graph
     from .observe import Observer
 

@@ -22,6 +22,8 @@ BETWEEN_LAYERS = 34.0
 _STEEPNESS = 0.13
 """By how much layers move apart for each unit that a line between them goes sideways."""
 _MOST_BETWEEN_LAYERS = 96.0
+_ALMOST = 12.0
+"""How far nodes may be out of line to be put in line, where there is room."""
 _SWEEPS = 16
 _ROUNDS = 8
 
@@ -31,11 +33,13 @@ Point = tuple[float, float]
 class Route(NamedTuple):
     """How a line runs: through these points, upright in each of them.
 
-    A loop's first and last point are at the sides of its boxes; there, it runs level.
+    A loop's first and last point are at the sides of its boxes; there, it runs level. A label has its
+    place near the source, where lines from other boxes are still apart.
     """
 
     points: tuple[Point, ...]
     loop: bool
+    label: Point
 
 
 class Layout(NamedTuple):
@@ -57,6 +61,7 @@ def lay_out(sizes: Sequence[tuple[float, float]], lines: Sequence[tuple[int, int
     layers = _ordered(plan)
     widths = [width for width, _ in sizes] + [0.0] * (plan.size - len(sizes))
     x = _across(plan, layers, widths)
+    _straighten(plan, layers, widths, x)
     left = min((x[v] - widths[v] / 2 for v in range(plan.size)), default=0.0)
     x = [round(value - left, 1) for value in x]
     width = max((x[v] + widths[v] / 2 for v in range(plan.size)), default=0.0)
@@ -89,6 +94,7 @@ class _Plan:
         """A place that stays next to a box: where the lane of a loop begins or ends. Its box."""
         self.through: list[list[int]] = []
         """For each line, the places that it holds, from its source on."""
+        lanes: dict[int, dict[int, None]] = {}
         shared: dict[tuple[bool, int, int], int] = {}
         for number, (source, target) in enumerate(lines):
             loop = number in self.loops
@@ -105,6 +111,7 @@ class _Plan:
                 self.beside[places[-1]] = target
                 places.insert(0, self._place(first))
                 self.beside[places[0]] = source
+                lanes.setdefault(target, {}).update(dict.fromkeys(places))
                 way = places[::-1]
             else:
                 way = [source, *places, target]
@@ -113,6 +120,8 @@ class _Plan:
                     self.above[lower].append(upper)
                     self.below[upper].append(lower)
             self.through.append(places)
+        self.lanes = [list(lane) for lane in lanes.values()]
+        """For each box that loops lead to, the places that they hold."""
 
     @property
     def size(self) -> int:
@@ -181,30 +190,28 @@ def _layers(boxes: int, lines: Sequence[tuple[int, int]]) -> list[int]:
 
 def _ordered(plan: _Plan) -> list[list[int]]:
     """The nodes of each layer, from left to right."""
-    order = _Order(plan)
-    best, fewest = order.copy(), order.crossings()
-    for number in range(_SWEEPS):
-        order.sweep(down=number % 2 == 0)
-        found = order.crossings()
-        if found < fewest:
-            best, fewest = order.copy(), found
-        if not fewest:
-            break
-    order.restore(best)
-    for _ in range(_ROUNDS):
-        if not order.improve():
-            break
-    return order.layers
+    found: list[tuple[int, int, _Order]] = []
+    for number, right in enumerate((True, False)):
+        order = _Order(plan, right=right)
+        order.settle()
+        for _ in range(_ROUNDS):
+            if not (order.improve() | order.move_lanes()):
+                break
+        found.append((order.crossings(), number, order))
+    return min(found)[-1].layers
 
 
 class _Order:
     """An order within the layers, where the end of a loop's lane stays beside its box, on one side or the other."""
 
-    def __init__(self, plan: _Plan) -> None:
+    def __init__(self, plan: _Plan, *, right: bool) -> None:
         self.plan = plan
-        self.right = dict.fromkeys(plan.beside, True)
+        self.right = dict.fromkeys(plan.beside, right)
         self.heads: list[list[int]] = [[] for _ in range(max(plan.layer, default=-1) + 1)]
-        for node in self._walked():
+        lanes = {node for lane in plan.lanes for node in lane}
+        walked = self._walked()
+        walked.sort(key=lambda node: (node in lanes) == right)
+        for node in walked:
             if node not in plan.beside:
                 self.heads[plan.layer[node]].append(node)
         self.companions: dict[int, list[int]] = {}
@@ -236,10 +243,41 @@ class _Order:
         beside = self.companions.get(head, ())
         return [*(n for n in beside if not self.right[n]), head, *(n for n in beside if self.right[n])]
 
-    def copy(self) -> tuple[list[list[int]], dict[int, bool]]:
+    def settle(self) -> None:
+        """Sweep down and up, and keep the order with the fewest crossings."""
+        best, fewest = self._copy(), self.crossings()
+        for number in range(_SWEEPS if fewest else 0):
+            self._sweep(down=number % 2 == 0)
+            found = self.crossings()
+            if found < fewest:
+                best, fewest = self._copy(), found
+        self._restore(best)
+
+    def move_lanes(self) -> bool:
+        """Take a whole lane to the far left or right where fewer lines cross then."""
+        better = False
+        for lane in self.plan.lanes:
+            for right in (False, True):
+                kept, crossings = self._copy(), self.crossings()
+                for node in lane:
+                    if node in self.right:
+                        self.right[node] = right
+                    else:
+                        heads = self.heads[self.plan.layer[node]]
+                        heads.remove(node)
+                        heads.insert(len(heads) if right else 0, node)
+                for level in {self.plan.layer[node] for node in lane}:
+                    self._settle(level)
+                if self.crossings() < crossings:
+                    better = True
+                else:
+                    self._restore(kept)
+        return better
+
+    def _copy(self) -> tuple[list[list[int]], dict[int, bool]]:
         return [list(heads) for heads in self.heads], dict(self.right)
 
-    def restore(self, kept: tuple[list[list[int]], dict[int, bool]]) -> None:
+    def _restore(self, kept: tuple[list[list[int]], dict[int, bool]]) -> None:
         self.heads, self.right = kept
         for level in range(len(self.heads)):
             self._settle(level)
@@ -256,7 +294,7 @@ class _Order:
                     insort(seen, end)
         return total
 
-    def sweep(self, *, down: bool) -> None:
+    def _sweep(self, *, down: bool) -> None:
         """Put each node of each layer where its neighbours in the layer before are, on average."""
         near = self.plan.above if down else self.plan.below
         for level in range(1, len(self.heads)) if down else range(len(self.heads) - 2, -1, -1):
@@ -311,12 +349,13 @@ def _across(plan: _Plan, layers: list[list[int]], widths: list[float]) -> list[f
         for a, b in pairwise(layer):
             apart[a, b] = apart[b, a] = (widths[a] + widths[b]) / 2 + _gap(plan, a, b)
     blocked = _blocked(plan, layers)
+    near = [_to_align(plan, plan.below, plan.above), _to_align(plan, plan.above, plan.below)]
     found: list[list[float]] = []
     for down in (True, False):
         for rightwards in (False, True):
             rows = layers if down else layers[::-1]
             rows = [row[::-1] for row in rows] if rightwards else rows
-            x = _one_sided(rows, plan.above if down else plan.below, apart, blocked)
+            x = _one_sided(rows, near[down], apart, blocked)
             found.append([-value for value in x] if rightwards else x)
     if not plan.size:
         return []
@@ -328,7 +367,18 @@ def _across(plan: _Plan, layers: list[list[int]], widths: list[float]) -> list[f
     for number, x in enumerate(found):
         shift = high - spans[number][1] if number % 2 else low - spans[number][0]
         found[number] = [value + shift for value in x]
-    return [sum(sorted(values)[1:3]) / 2 for values in zip(*found, strict=True)]
+    return [round(sum(sorted(values)[1:3]) / 2, 1) for values in zip(*found, strict=True)]
+
+
+def _to_align(plan: _Plan, near: list[list[int]], back: list[list[int]]) -> list[list[int]]:
+    """What each node may be in line with: a long line goes straight on, whatever joins or leaves it."""
+    place = [node >= plan.boxes for node in range(plan.size)]
+    return [
+        [n for n in ends if place[n]] or ends
+        if place[node]
+        else [n for n in ends if not place[n] or not any(place[other] for other in back[n])]
+        for node, ends in enumerate(near)
+    ]
 
 
 def _gap(plan: _Plan, a: int, b: int) -> float:
@@ -396,6 +446,42 @@ def _one_sided(
     return [x[block[node]] for node in range(size)]
 
 
+def _straighten(plan: _Plan, layers: list[list[int]], widths: list[float], x: list[float]) -> None:
+    """Put nodes exactly in line that almost are, with all that is in line with them, where there is room."""
+    beside: dict[int, list[tuple[int, float]]] = {node: [] for node in range(plan.size)}
+    for layer in layers:
+        for a, b in pairwise(layer):
+            least = (widths[a] + widths[b]) / 2 + _gap(plan, a, b) / 2
+            beside[a].append((b, least))
+            beside[b].append((a, least))
+
+    def in_line(node: int) -> set[int]:
+        found, stack = {node}, [node]
+        while stack:
+            at = stack.pop()
+            more = [n for n in (*plan.above[at], *plan.below[at]) if x[n] == x[node] and n not in found]
+            found.update(more)
+            stack += more
+        return found
+
+    def move(nodes: set[int], shift: float) -> bool:
+        for node in nodes:
+            for other, least in beside[node]:
+                apart = x[other] - x[node]
+                if other not in nodes and (abs(apart - shift) < least or (apart > 0) != (apart - shift > 0)):
+                    return False
+        for node in nodes:
+            x[node] += shift
+        return True
+
+    for layer in layers:
+        for node in layer:
+            for other in plan.above[node]:
+                shift = x[other] - x[node]
+                if 0 < abs(shift) <= _ALMOST and not move(in_line(node), shift):
+                    move(in_line(other), -shift)
+
+
 def _route(  # noqa: PLR0913, PLR0917 because a route depends on all of it
     plan: _Plan,
     number: int,
@@ -411,12 +497,15 @@ def _route(  # noqa: PLR0913, PLR0917 because a route depends on all of it
         for place in places:
             points += [(x[place], edge) for edge in bands[plan.layer[place]]]
         points += [(x[target], bands[plan.layer[target]][0]), (x[target], centres[target][1] - sizes[target][1] / 2)]
-        return Route(tuple(p for n, p in enumerate(points) if n == 0 or p != points[n - 1]), loop=False)
+        after = places[0] if places else target
+        label = ((x[source] + x[after]) / 2, (bands[plan.layer[source]][1] + bands[plan.layer[after]][0]) / 2)
+        return Route(tuple(p for n, p in enumerate(points) if n == 0 or p != points[n - 1]), loop=False, label=label)
     points = [_side(plan, source, places[0], x, centres, sizes), (x[places[0]], bands[plan.layer[source]][0])]
     for place in places[1:-1]:
         points += [(x[place], edge) for edge in reversed(bands[plan.layer[place]])]
     points += [(x[places[-1]], bands[plan.layer[target]][1]), _side(plan, target, places[-1], x, centres, sizes)]
-    return Route(tuple(points), loop=True)
+    top, bottom = bands[plan.layer[source]][0], bands[plan.layer[source] - 1][1]
+    return Route(tuple(points), loop=True, label=((x[places[0]] + x[places[1]]) / 2, (top + bottom) / 2))
 
 
 def _side(  # noqa: PLR0913, PLR0917 because a side depends on all of it

@@ -14,10 +14,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from enum import StrEnum
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from .log import logger
@@ -58,7 +57,7 @@ class Ref:
 
     def __init__(self, ident: int) -> None:
         self.id = ident
-        self._carried: dict[Observer, object] | None = None
+        self._carried: dict[int, object] | None = None  # by the observer's identity: it may have no hash
 
     def __repr__(self) -> str:
         return f"Ref({self.id})"
@@ -67,11 +66,11 @@ class Ref:
         """Let `value` travel with this name for `observer`."""
         if self._carried is None:
             self._carried = {}
-        self._carried[observer] = value
+        self._carried[id(observer)] = value
 
     def carried_by(self, observer: Observer) -> Any:
         """What `observer` let travel with this name, or None."""
-        return None if self._carried is None else self._carried.get(observer)
+        return None if self._carried is None else self._carried.get(id(observer))
 
 
 _ids = itertools.count(1)
@@ -169,10 +168,23 @@ class Observer:
 _Entry = tuple[Observer, "Callable[..., Any]"]
 _Table = dict[tuple[str, Kind], tuple[_Entry, ...]]
 
+_MOST_TABLES = 32
+_tables: dict[tuple[int, ...], tuple[tuple[Observer, ...], _Table]] = {}
+"""By the identities of the observers, which are held so that these stay theirs."""
 
-@lru_cache(maxsize=32)
+
 def _table(observers: tuple[Observer, ...]) -> _Table:
     """Who is to be called for which hook of which kind; hooks that nobody overrides have no entry."""
+    key = tuple(map(id, observers))
+    known = _tables.get(key)
+    if known is None:
+        if len(_tables) >= _MOST_TABLES:
+            _tables.clear()
+        known = _tables[key] = observers, _make_table(observers)
+    return known[1]
+
+
+def _make_table(observers: tuple[Observer, ...]) -> _Table:
     table: _Table = {}
     for observer in observers:
         for hook in ("started", "noted", "finished"):
@@ -271,7 +283,7 @@ _providers: tuple[Callable[[], Observer | Iterable[Observer] | None], ...] | Non
 def add_observer(observer: Observer) -> None:
     """Let `observer` look on at every run that starts from now on, in the whole process."""
     global _added  # noqa: PLW0603 because the list is the process's
-    if observer not in _added:
+    if not any(o is observer for o in _added):
         _added = (*_added, observer)
 
 
@@ -279,7 +291,7 @@ def remove_observer(observer: Observer) -> None:
     """Take back `add_observer`. Runs that have started keep the observer to their end."""
     global _added  # noqa: PLW0603 because the list is the process's
     _added = tuple(o for o in _added if o is not observer)
-    _table.cache_clear()
+    _tables.clear()
 
 
 def _load_providers() -> tuple[Callable[[], Any], ...]:
@@ -319,8 +331,8 @@ def attach(*more: Observer) -> Watch | None:
 def operation(kind: Kind, name: str, subject: object = None) -> Iterator[tuple[Watch, Operation] | None]:
     """Open an operation of a client or a tool around a block, in the step that is running, if one is.
 
-    Yields None where nobody listens, else the watch and the operation, to set `result` and to note
-    things on. An exception that passes through ends the operation with it.
+    Yields None where nobody listens, else the watch and the operation, to set `result` or `outcome`
+    and to note things on. An exception that passes through ends the operation with it.
     """
     scope = current_scope.get()
     watch = attach() if scope is None else scope.watch
@@ -344,9 +356,10 @@ def operation(kind: Kind, name: str, subject: object = None) -> Iterator[tuple[W
         watch.finished(op, error, outcome_of(error))
         raise
     else:
-        watch.finished(op)
+        watch.finished(op, None, op.outcome)
     finally:
-        current_scope.reset(token)
+        with suppress(ValueError):  # a generator may be closed in another context than it was begun in
+            current_scope.reset(token)
 
 
 def outcome_of(error: BaseException) -> Outcome:

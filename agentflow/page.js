@@ -47,13 +47,16 @@ svg.addEventListener("wheel", (event) => {
 const touches = new Map();
 svg.addEventListener("pointerdown", (event) => {
   touches.set(event.pointerId, event);
-  svg.setPointerCapture(event.pointerId);
-  svg.classList.add("held");
 });
 svg.addEventListener("pointermove", (event) => {
   const before = touches.get(event.pointerId);
   if (!before) return;
   touches.set(event.pointerId, event);
+  if (!svg.classList.contains("held")) {
+    hide();
+    svg.classList.add("held");
+    svg.setPointerCapture(event.pointerId);
+  }
   if (touches.size === 1) {
     pan(event.clientX - before.clientX, event.clientY - before.clientY);
   } else if (touches.size === 2) {
@@ -86,15 +89,19 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
+let told = null;
+
 function hide() {
+  told = null;
   card.hidden = true;
   svg.classList.remove("lit");
   for (const element of svg.querySelectorAll(".on")) element.classList.remove("on");
 }
 
+// Light up a node with its lines and what they lead to, and tell about it, or about a part of it.
 function tell(element) {
   hide();
-  for (const section of card.children) section.hidden = section.id !== `about-${element.dataset.about}`;
+  told = element;
   const node = element.closest(".node");
   node.classList.add("on");
   for (const line of svg.querySelectorAll(`[data-from="${node.id}"], [data-to="${node.id}"]`)) {
@@ -102,27 +109,40 @@ function tell(element) {
     document.getElementById(line.dataset.from).classList.add("on");
     document.getElementById(line.dataset.to).classList.add("on");
   }
-  if (element.dataset.same) {
-    for (const part of svg.querySelectorAll(`[data-same="${element.dataset.same}"]`)) {
-      part.classList.add("on");
-      part.closest(".node").classList.add("on");
-    }
+  for (const part of element.dataset.same ? svg.querySelectorAll(`[data-same="${element.dataset.same}"]`) : []) {
+    part.classList.add("on");
+    part.closest(".node").classList.add("on");
   }
   svg.classList.add("lit");
+  for (const section of card.children) section.hidden = section.id !== `about-${element.dataset.about}`;
   card.hidden = false;
-  const box = node.getBoundingClientRect();
-  const right = box.right + 14;
-  const left = right + card.offsetWidth < innerWidth - 8 ? right : box.left - 14 - card.offsetWidth;
-  card.style.left = `${Math.max(8, Math.min(left, innerWidth - card.offsetWidth - 8))}px`;
-  card.style.top = `${Math.max(8, Math.min(box.top, innerHeight - card.offsetHeight - 8))}px`;
+  place(node.getBoundingClientRect());
 }
 
-for (const element of svg.querySelectorAll("[data-about]")) {
-  element.addEventListener("pointerenter", () => touches.size || tell(element));
-  element.addEventListener("pointerleave", hide);
-  element.addEventListener("focus", () => tell(element));
-  element.addEventListener("blur", hide);
+// Put the card beside the node or in a corner: where it covers the fewest of the nodes that are lit.
+function place(box) {
+  const { offsetWidth: width, offsetHeight: height } = card;
+  const lit = [...svg.querySelectorAll(".node.on")].map((node) => node.getBoundingClientRect());
+  const covered = ([x, y]) => lit.filter(
+    (r) => r.left < x + width && x < r.right && r.top < y + height && y < r.bottom).length;
+  const right = innerWidth - width - 16;
+  const bottom = innerHeight - height - 60;
+  const places = [[box.right + 14, box.top], [box.left - 14 - width, box.top], [right, 16], [right, bottom], [16, bottom]]
+    .map(([x, y]) => [Math.max(8, Math.min(x, right + 8)), Math.max(8, Math.min(y, innerHeight - height - 8))]);
+  const [x, y] = places.reduce((best, next) => (covered(next) < covered(best) ? next : best));
+  card.style.left = `${x}px`;
+  card.style.top = `${y}px`;
 }
+
+svg.addEventListener("pointerover", (event) => {
+  const element = event.target.closest("[data-about]");
+  if (element === told || svg.classList.contains("held")) return;
+  if (element) tell(element);
+  else hide();
+});
+svg.addEventListener("pointerleave", hide);
+svg.addEventListener("focusin", (event) => tell(event.target.closest("[data-about]")));
+svg.addEventListener("focusout", hide);
 
 const first = () => fit(0.6);
 addEventListener("resize", first);

@@ -15,7 +15,7 @@ from .picture import Kind
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .layout import Point, Route
+    from .layout import Route
     from .picture import About, Node, Part, Picture
 
 _LETTER = 0.615
@@ -121,7 +121,7 @@ def _times(node: Node) -> str:
     return "" if node.count is None else f"×{node.count}"
 
 
-_NAME_HEIGHT, _NOTE_HEIGHT, _RESOURCE_HEIGHT, _WORKFLOW_HEIGHT = 40.0, 14.0, 19.0, 46.0
+_NAME_HEIGHT, _NOTE_HEIGHT, _RESOURCE_HEIGHT, _WORKFLOW_HEIGHT = 40.0, 14.0, 19.0, 50.0
 
 
 def _size(node: Node) -> tuple[float, float]:
@@ -180,8 +180,8 @@ def _inside(node: Node, size: tuple[float, float], abouts: list[About]) -> Itera
 def _workflow(part: Part, width: float, y: float) -> Iterator[str]:
     yield _rect("box", -width / 2 + 12, y, width - 24, _WORKFLOW_HEIGHT - 8, 6)
     yield _rect("inner", -width / 2 + 15, y + 3, width - 30, _WORKFLOW_HEIGHT - 14, 4)
-    yield f'<text class="event" y="{y + 17:g}">{escape(_short(part.label))}</text>'
-    yield f'<text class="note" y="{y + 30:g}">{escape(_short(part.note))}</text>'
+    yield f'<text class="event" y="{y + 18:g}">{escape(_short(part.label))}</text>'
+    yield f'<text class="note" y="{y + 32:g}">{escape(_short(part.note))}</text>'
 
 
 def _resource(part: Part, width: float, y: float) -> Iterator[str]:
@@ -212,7 +212,7 @@ def _lines(picture: Picture, routes: list[Route]) -> Iterator[str]:
         head = f'<path class="head" d="{_head(route)}"/>' if pointed else ""
         yield f'<g class="{kind}" {ends}><path class="way" d="{_curve(route)}"/>{head}</g>'
         if line.count is not None:
-            x, y = _middle(route)
+            x, y = route.label
             labels.append(f'<text class="times" {ends} x="{x:g}" y="{y + 4:g}">×{line.count}</text>')
     yield from labels
 
@@ -245,14 +245,6 @@ def _head(route: Route) -> str:
         return f"M{x:g} {y:g}l-4.5 -8.5q4.5 2.5 9 0z"
     back = 8.5 if before > x else -8.5
     return f"M{x:g} {y:g}l{back:g} -4.5q{-back / 3.4:g} 4.5 0 9z"
-
-
-def _middle(route: Route) -> Point:
-    """Where the number of a line goes: half way between its source and what comes next."""
-    points = route.points
-    pieces = list(zip(points, points[1:], strict=False))
-    (x, y), (to_x, to_y) = next((p for p in pieces if p[0][0] != p[1][0]), pieces[0]) if not route.loop else pieces[1 if len(pieces) > 2 else 0]
-    return (x + to_x) / 2, (y + to_y) / 2
 
 
 def _legend(picture: Picture, routes: list[Route]) -> Iterator[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 import re
 import typing
-from collections import Counter
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -212,14 +211,10 @@ class _Sketch:
     def picture(self, title: str, summary: str) -> Picture:
         nodes = list(self.nodes.values())
         lines = list(self.lines.values())
-        if self.ran is not None:
-            # an event that comes from one place only needs no second number
-            entering = Counter(line.target for line in lines)
+        if self.ran is not None:  # a number that the event itself shows needs no second place
+            events = [node.count if node.kind is not Kind.STEP else None for node in nodes]
             lines = [
-                line
-                if (nodes[line.target].kind is not Kind.STEP and entering[line.target] > 1)
-                or (nodes[line.source].kind is Kind.START and nodes[line.source].count != line.count)
-                else line._replace(count=None)
+                line._replace(count=None) if line.count in {events[line.source], events[line.target]} else line
                 for line in lines
             ]
         cls = self.workflow if isinstance(self.workflow, type) else type(self.workflow)

@@ -57,7 +57,7 @@ class Port(Protocol):
         """A step has collected, all or not yet."""
         ...
 
-    def begin_wait(  # noqa: PLR0913 because these are the documented parameters
+    def begin_wait(  # noqa: PLR0913, PLR0917 because these are the documented parameters
         self,
         sender: Any,
         kind: type[Event],

@@ -158,7 +158,11 @@ class GiveUp(Exception):  # noqa: N818 because it is a verdict, not an error
 
 
 async def verdict(
-    policy: tenacity.BaseRetrying, attempts: int, elapsed: float, idle: float, outcome: BaseException | tuple[object] | None
+    policy: tenacity.BaseRetrying,
+    attempts: int,
+    elapsed: float,
+    idle: float,
+    outcome: BaseException | tuple[object] | None,
 ) -> float | tuple[object]:
     """Ask a raw tenacity object, in its own order of callbacks, what to do after an attempt.
 
@@ -199,7 +203,9 @@ async def verdict(
 def _parts(retry: Retry) -> tenacity.BaseRetrying:
     import tenacity  # noqa: PLC0415 because only a failing step needs it
 
-    stop = tenacity.stop_never if retry.attempts is None else tenacity.stop_after_attempt(retry.attempts)
+    stop: tenacity.stop.stop_base = (
+        tenacity.stop_never if retry.attempts is None else tenacity.stop_after_attempt(retry.attempts)
+    )
     if retry.within is not None:
         # an attempt may begin at the limit itself: stop_before_delay stops there
         stop = tenacity.stop_any(stop, tenacity.stop_before_delay(retry.within + 1e-9))
@@ -210,7 +216,7 @@ def _parts(retry: Retry) -> tenacity.BaseRetrying:
     else:
         wait = retry.wait
     on: Any = retry.on
-    if isinstance(on, type | tuple):
+    if isinstance(retry.on, type | tuple):
         on = tenacity.retry_if_exception_type(on)
     elif not isinstance(on, tenacity.retry_base):
         on = tenacity.retry_if_exception(on)

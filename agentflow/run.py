@@ -41,10 +41,9 @@ from .events import (
     WorkflowFailedEvent,
     WorkflowTimedOutEvent,
 )
-from .graph import Fate
+from .graph import Fate, Shape
 from .log import logger
 from .observe import Kind, Operation, Scope, attach, current_scope, outcome_of
-from .resource import Pool
 from .snapshot import dump
 from .stall import why_stalled
 from .stepwise import Held, Stepper
@@ -60,6 +59,7 @@ if TYPE_CHECKING:
     from .graph import Edge, Graph, Route, StepPlan
     from .host import Host
     from .observe import Observer, Outcome, Watch
+    from .resource import Pool
     from .store import StateStore
     from .waits import Waiter
 
@@ -68,6 +68,7 @@ E = TypeVar("E", bound=Event)
 
 NEW, QUEUED, RUNNING, ENDING, ENDED = range(5)
 _STATUS = ("new", "queued", "running", "ending", "ended")
+_EVENT, _CONTEXT_EVENT, _LIMITED = Shape.EVENT, Shape.CONTEXT_EVENT, Shape.LIMITED
 _TURNS = 64  # steps that may follow each other before the event loop gets its turn
 
 live: set[Run] = set()
@@ -143,7 +144,7 @@ class Run:
         self.waits: Waits | None = None
         self.collectors: dict[tuple[str, str], Collector] | None = None
         self.delayed: dict[object, tuple[Timer, Delivery, float]] | None = None
-        """Deliveries that wait for their next attempt: the timer, and when it is due, in seconds since the epoch."""
+        """Deliveries that wait for their next attempt: the timer, and when it goes off, in seconds since the epoch."""
         self.children: set[Run] | None = None
         self.parent: Run | None = None
         self.counts: dict[Edge, int] = {}
@@ -177,7 +178,8 @@ class Run:
         self.outcome: Outcome = "ok"
 
     def __repr__(self) -> str:
-        return f"<Run {self.graph.name} {_STATUS[self.status]}: {len(self.workers)} working, {len(self.ready or ())} ready>"
+        ready = len(self.ready or ())
+        return f"<Run {self.graph.name} {_STATUS[self.status]}: {len(self.workers)} working, {ready} ready>"
 
     @property
     def run_id(self) -> str:
@@ -205,7 +207,7 @@ class Run:
             route = self.graph.route(type(event), None)
             self.restored = [
                 (Delivery(plan, event, edge, self.base, None, None), None)
-                for plan, edge in zip(route.targets, route.edges, strict=True)
+                for plan, edge in zip(route.targets, route.edges, strict=False)
             ]
         if parent is not None:
             self.parent = parent
@@ -249,7 +251,7 @@ class Run:
         if len(pending) == 1 and not arrivals and self.stepper is None and pending[0][1] is None:
             delivery = pending[0][0]
             self.active[delivery.plan.index] += 1
-            self._employ(delivery)
+            self._employ(delivery, alone=True)
             return
         for delivery, due in pending:
             if due is None:
@@ -290,8 +292,8 @@ class Run:
         """Hold every step from now on. Raises `WorkflowRuntimeError` where the run has begun."""
         if self.started:
             msg = (
-                f"this run of {self.graph.name!r} is going already, and a run is held from its start or not at all. Write: "
-                "handler = workflow.run(..., stepwise=True), or call run_step() before anything else is awaited."
+                f"this run of {self.graph.name!r} is going already, and a run is held from its start or not at all. "
+                "Write: handler = workflow.run(..., stepwise=True), or call run_step() before anything else is awaited."
             )
             raise WorkflowRuntimeError(msg)
         self.stepper = Stepper(self, explicit=explicit)
@@ -312,18 +314,19 @@ class Run:
 
     # -- the loop ----------------------------------------------------------------------------------
 
-    def _employ(self, delivery: Delivery) -> Worker:
-        """Make a worker for a delivery whose slot is taken."""
+    def _employ(self, delivery: Delivery, *, alone: bool = False) -> Worker:
+        """Make a worker for a delivery whose slot is taken. `alone`: it is the only one of the run."""
         worker = Worker(delivery)
         worker.place = len(self.workers)
         self.workers.append(worker)
-        if self.fresh is None:
-            self.fresh = deque()
-        self.fresh.append(worker)
+        if not alone:
+            if self.fresh is None:
+                self.fresh = deque()
+            self.fresh.append(worker)
         worker.task = self.loop.create_task(self._work(worker), context=delivery.variables.copy())
         return worker
 
-    async def _work(self, me: Worker) -> None:
+    async def _work(self, me: Worker) -> None:  # noqa: C901, PLR0912, PLR0915 because a call saved here is a tenth of a step
         host_object = self.host.owner
         counts = self.counts
         turns = _TURNS
@@ -340,12 +343,13 @@ class Run:
                     self._step_begins(me)
                 try:
                     shape = plan.shape
-                    if shape == 0:
+                    if shape is _EVENT:
                         out = await plan.fn(host_object, me.event)
-                    elif shape == 1:
+                    elif shape is _CONTEXT_EVENT:
                         ctx = me.ctx = context_of(self, me)
                         out = await plan.fn(host_object, ctx, me.event)
-                    elif shape == 2:
+                    elif shape is _LIMITED:
+                        assert plan.timeout is not None
                         if plan.spec.context is None:
                             out = await limited(self, me, plan.timeout, plan.fn(host_object, me.event))
                         else:
@@ -353,7 +357,7 @@ class Run:
                             out = await limited(self, me, plan.timeout, plan.fn(host_object, ctx, me.event))
                     else:
                         out = await self._invoke(me)
-                except BaseException as error:
+                except BaseException as error:  # noqa: BLE001 because whatever ends a step is dealt with in one place
                     if not await self._failed(me, error):
                         return
                     continue
@@ -389,7 +393,7 @@ class Run:
         finally:
             self._dismiss(me)
 
-    def _settled(self, me: Worker, out: object, route: Route | None) -> bool:
+    def _settled(self, me: Worker, out: object, route: Route | None) -> bool:  # noqa: C901, PLR0911 because it decides what comes next
         """A step has returned: hand on what it produced. True: the worker has its next delivery."""
         plan = me.plan
         if self.status != RUNNING:  # it ended meanwhile; what comes late is dropped
@@ -441,7 +445,7 @@ class Run:
             return []
         if route is not None:
             return [(out, route)]  # type: ignore[list-item]  # only events have routes
-        several = out if isinstance(out, list) else [out]
+        several: list[Any] = out if isinstance(out, list) else [out]
         return [(v, plan.returns.get(type(v)) or self.graph.returned(plan, v)) for v in several]
 
     def _starts(self, me: Worker) -> bool:
@@ -533,7 +537,7 @@ class Run:
 
     def _dismiss(self, me: Worker) -> None:
         """A worker ends."""
-        last = self.workers.pop() if self.workers else me  # the place of the last is filled, so that nothing is searched
+        last = self.workers.pop() if self.workers else me  # the last takes the place: nothing is searched
         if last is not me:
             self.workers[me.place] = last
             last.place = me.place
@@ -552,7 +556,7 @@ class Run:
         await attempt.begin(self, me)
         return await attempt.judge(self, me, await invoke(self, me))
 
-    async def _failed(self, me: Worker, error: BaseException) -> bool:
+    async def _failed(self, me: Worker, error: BaseException) -> bool:  # noqa: C901 because it tells all kinds of failure apart
         """A step has raised. True: the worker has its next delivery."""
         if self.status != RUNNING:  # we are ending it, or it fails too late to matter
             self._step_ends(me, error, outcome_of(error))
@@ -684,7 +688,8 @@ class Run:
         if plan is not None or (self.stepper is not None and isinstance(event, StopEvent)):
             return  # what a step does after the end is dropped; a StopEvent that was handed out is never an error
         if self.status < RUNNING:
-            msg = f"the run of {self.graph.name!r} has not begun: send a {type(event).__name__} after workflow.run(ctx=ctx)."
+            kind = type(event).__name__
+            msg = f"the run of {self.graph.name!r} has not begun: send a {kind} after workflow.run(ctx=ctx)."
         else:
             msg = (
                 f"the run of {self.graph.name!r} has ended, so a {type(event).__name__} cannot be sent to it. Start another "
@@ -756,7 +761,7 @@ class Run:
             self.waits = Waits(self, self.graph.waited)
         return self.waits
 
-    def begin_wait(  # noqa: PLR0913 because these are the documented parameters
+    def begin_wait(  # noqa: PLR0913, PLR0917 because these are the documented parameters
         self,
         sender: Context[Any],
         kind: type[Event],
@@ -775,7 +780,9 @@ class Run:
         if self.status != RUNNING:
             raise asyncio.CancelledError
         worker: Worker | None = sender._worker if sender._worker.ctx is sender else None
-        waiter = self.waiting().begin(sender._plan, worker, ledger, kind, requirements, key, timeout)
+        plan = sender._plan
+        assert plan is not None
+        waiter = self.waiting().begin(plan, worker, ledger, kind, requirements, key, timeout)
         if isinstance(waiter, Event):
             return waiter
         self.plain = False
@@ -836,7 +843,9 @@ class Run:
                 return
             self._late(event, None)
         if not isinstance(event, Event):
-            msg = f"write_event_to_stream({event!r}): only events are written. Wrap it: write_event_to_stream(MyEvent(...))"
+            msg = (
+                f"write_event_to_stream({event!r}): only events are written. Write write_event_to_stream(MyEvent(...))"
+            )
             raise WorkflowRuntimeError(msg)
         self.write(event)
         if self.watch is not None:
@@ -907,7 +916,8 @@ class Run:
         active = sorted({worker.plan.name for worker in self.workers})
         timeout = self.host.timeout or 0.0
         running = f"running: {', '.join(active)}" if active else "no step was running"
-        error = WorkflowTimeoutError(f"the run of {self.graph.name!r} exceeded its time-out of {timeout:g} s; {running}")
+        msg = f"the run of {self.graph.name!r} exceeded its time-out of {timeout:g} s; {running}"
+        error = WorkflowTimeoutError(msg)
         self.end(WorkflowTimedOutEvent(timeout=timeout, active_steps=active), error, "timeout", None)
 
     def end(self, stop: StopEvent, error: BaseException | None, outcome: Outcome, done: Worker | None) -> None:
@@ -921,23 +931,28 @@ class Run:
             self._close()
             return
         self._stop_time()
-        for timer, delivery, _ in (self.delayed or {}).values():
-            timer.cancel()
-            self._drop(delivery)
-        self.delayed = None
-        for delivery in [*(self.ready or ()), *(d for line in (self.backlog or {}).values() for d in line)]:
-            self._drop(delivery)
-        self.ready = self.backlog = self.fresh = None
+        if self.ready or self.backlog or self.delayed:
+            self._drop_all()
+        self.fresh = None
         others = [worker for worker in self.workers if worker is not done]
         for worker in others:
             worker.task.cancel()
         for child in list(self.children or ()):
             child.cancel()
         if others or self.children or (self.pool is not None and self.pool.needs_closing):
-            closer = self.loop.create_task(self._wind_up([w for w in others]), context=self.base.copy())
+            closer = self.loop.create_task(self._wind_up(others), context=self.base.copy())
             closer.add_done_callback(_noticed)
         else:
             self._close()
+
+    def _drop_all(self) -> None:
+        """Nothing that is on its way will be executed any more."""
+        for timer, delivery, _ in (self.delayed or {}).values():
+            timer.cancel()
+            self._drop(delivery)
+        for delivery in [*(self.ready or ()), *(d for line in (self.backlog or {}).values() for d in line)]:
+            self._drop(delivery)
+        self.delayed = self.ready = self.backlog = None
 
     def _drop(self, delivery: Delivery) -> None:
         if delivery.sent is not None and not delivery.sent.ended_at and self.watch is not None:
@@ -970,7 +985,7 @@ class Run:
         if not waiting:
             return waiting
         over: asyncio.Future[Any] = self.loop.create_future()
-        timer = self.clock.call_later(self.host.cancel_grace, lambda: over.done() or over.set_result(None))
+        timer = self.clock.call_later(self.host.cancel_grace, partial(_done, over))
         left = set(waiting)
         while left and not over.done():
             finished, _ = await asyncio.wait({*left, over}, return_when=asyncio.FIRST_COMPLETED)
@@ -1135,16 +1150,17 @@ class Run:
         return dump(self)
 
 
-def _wake(future: asyncio.Future[None], here: asyncio.AbstractEventLoop) -> None:
-    def wake() -> None:
-        if not future.done():
-            future.set_result(None)
+def _done(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
+
+def _wake(future: asyncio.Future[None], here: asyncio.AbstractEventLoop) -> None:
     loop = future.get_loop()
     if loop is here:
-        wake()
+        _done(future)
     elif not loop.is_closed():
-        loop.call_soon_threadsafe(wake)
+        loop.call_soon_threadsafe(_done, future)
 
 
 def _noticed(task: asyncio.Task[None]) -> None:

@@ -2,125 +2,184 @@
 
 What is under way is explicit, so it can be stored at any moment: deliveries that are ready, in line,
 delayed or being executed are all *pending*; one that was being executed is executed again, with the
-ledger of what it did already.
+ledger of what it did already. `tests/fixtures/run_v1.json` is such a run.
 """
 
 from __future__ import annotations
 
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .codec import class_name, event_named
-from .collect import Collector
 from .delivery import Delivery
 from .effects import Ledger
 from .errors import ContextSerdeError
 from .graph import Edge
+from .port import Port
 from .store import DictState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections import deque
+    from collections.abc import Callable, Mapping, Sequence
 
+    from .clock import Timer
     from .codec import Codec
+    from .collect import Collector, Taken
     from .delivery import Worker
-    from .events import Event
+    from .events import Event, StopEvent
+    from .graph import Graph, StepPlan
+    from .waits import Waits
 
 VERSION = 1
+_FIGURES = ("failures", "started_at", "failed_at", "idle", "key")
+"""What is stored of a ledger as it is."""
 
 
-def dump(run: Any, *, without: Worker | None = None, keep: bool = False) -> dict[str, Any]:
+class Held(Protocol):
+    """An event that stepwise execution holds."""
+
+    @property
+    def event(self) -> Event:
+        """The event."""
+        ...
+
+    @property
+    def plan(self) -> StepPlan | None:
+        """The step that produced it."""
+        ...
+
+    @property
+    def step(self) -> str | None:
+        """The step that it was addressed to, if it was."""
+        ...
+
+
+class Holder(Protocol):
+    """What holds events in stepwise execution."""
+
+    @property
+    def held(self) -> Sequence[Held]:
+        """Everything that was produced and has not been sent on."""
+        ...
+
+
+class Storable(Port, Protocol):
+    """A run, as it is stored. Its class says what each of these is."""
+
+    stop_event: StopEvent | None
+    alive: float
+    since: float
+    deadline: Timer | None
+    deliveries: int
+    workers: list[Worker]
+    ready: deque[Delivery] | None
+    backlog: dict[int, deque[Delivery]] | None
+    delayed: dict[object, tuple[Timer, Delivery, float]] | None
+    restored: list[tuple[Delivery, float | None]] | None
+    arrivals: list[tuple[Event, StepPlan | None, str | None]] | None
+    waits: Waits | None
+    collectors: dict[tuple[str, str], Collector] | None
+
+    @property
+    def stepper(self) -> Holder | None:
+        """What holds events, where the run is executed step by step."""
+        ...
+
+    def waiting(self) -> Waits:
+        """The waits of the run."""
+        ...
+
+
+def dump(run: Storable, *, without: Worker | None = None, keep: Callable[[Any], Any] | None = None) -> dict[str, Any]:
     """The run in JSON's types. `without`: a worker whose step has just returned.
 
-    With `keep`, values that cannot be stored stay the objects that they are.
+    With `keep`, what it makes of a value that cannot be stored stands in its place.
     """
-    codec: Codec = run.host.codec
-
-    def event(value: Event, where: str) -> Any:
-        return codec.encode(value, f"{where}: {type(value).__name__}", keep=keep)
-
+    codec = run.host.codec
     state = run.store.peek()
+    under_way = run.stop_event is None and (run.thread is not None or run.restored is not None)
     data: dict[str, Any] = {
         "agentflow": VERSION,
         "workflow": run.graph.name,
         "run_id": run.run_id,
         "state": codec.encode(dict(state) if isinstance(state, DictState) else state, "the state", keep=keep),
-        "ended": run.over,
+        "ended": not under_way,
     }
-    if run.over:
+    if not under_way:
         return data
+
+    def event(value: Event, where: str) -> Any:
+        return codec.encode(value, f"{where}: {type(value).__name__}", keep=keep)
 
     def pending(delivery: Delivery, due: float | None = None) -> dict[str, Any]:
         step = f"step {delivery.plan.name!r}"
         entry: dict[str, Any] = {"step": delivery.plan.name, "event": event(delivery.event, step)}
         if due is not None:
             entry["due"] = due
-        if delivery.ledger is not None:
-            entry["ledger"] = _dump_ledger(delivery.ledger, codec, step, keep=keep)
+        if delivery.ledger is not None and (done := _dump_ledger(delivery.ledger, codec, step, keep)):
+            entry["ledger"] = done
         return entry
 
-    waiting = [pending(w.delivery()) for w in run.workers if w is not without and w.plan is not None]
-    lines = [d for line in (run.backlog or {}).values() for d in line]
+    executing = [worker for worker in run.workers if worker is not without and not worker.robbed]
+    lines = [delivery for line in (run.backlog or {}).values() for delivery in line]
     data["pending"] = [
-        *waiting,
-        *(pending(d) for d in (*(run.ready or ()), *lines)),
+        *(pending(worker.delivery()) for worker in executing),
+        *(pending(delivery) for delivery in (*(run.ready or ()), *lines)),
         *(pending(delivery, due) for _, delivery, due in (run.delayed or {}).values()),
         *(pending(delivery, due) for delivery, due in run.restored or ()),
     ]
-    if run.stepper is not None:
-        data["held"] = [
-            {"from": h.plan and h.plan.name, "step": h.step, "event": event(h.event, "a held event")}
-            for h in run.stepper.held
-        ]
-    data["kept"] = [event(value, "a kept event") for value in (run.waits.kept if run.waits is not None else ())]
-    data["awaited"] = [class_name(waiter.kind) for waiter in run.waits or ()]
-    data["collected"] = _dump_collectors(run, event, without)
-    data["alive"] = run.alive + (run.clock.monotonic() - run.since if run.deadline is not None else 0.0)
-    data["deliveries"] = run.deliveries
-    return data
-
-
-def _dump_collectors(run: Any, event: Any, without: Worker | None) -> list[dict[str, Any]]:
-    """The buffers as they are once the attempts under way have put back what they took out."""
-    taken: dict[int, list[Any]] = {}
-    for worker in run.workers:
-        if worker is not without and worker.ledger is not None:
-            for collector, items in worker.ledger.taken:
-                taken.setdefault(id(collector), []).extend(items)
-    return [
+    held = run.stepper.held if run.stepper is not None else ()
+    produced = [(h.event, h.plan, h.step) for h in held] + (run.arrivals or [])
+    data["produced"] = [
+        {"event": event(value, "an event"), "from": plan and plan.name, "step": step} for value, plan, step in produced
+    ]
+    waits = run.waits
+    data["kept"] = [event(value, "a kept event") for value in (waits.kept if waits is not None else ())]
+    awaited: set[type[Event]] = set() if waits is None else {*(waiter.kind for waiter in waits), *waits.kinds}
+    data["awaited"] = sorted(map(class_name, awaited - run.graph.waited))
+    taken: dict[Collector, list[Taken]] = {}
+    for worker in executing:
+        for collector, items in worker.ledger.taken if worker.ledger is not None else ():
+            taken.setdefault(collector, []).append(items)
+    data["collected"] = [
         {
             "step": step,
             "buffer": buffer,
             "events": [
                 event(value, f"buffer {buffer!r} of step {step!r}")
-                for value, _ in (*taken.get(id(collector), ()), *(i for held in collector.held.values() for i in held))
+                for value in collector.events(*taken.get(collector, ()))
             ],
         }
         for (step, buffer), collector in (run.collectors or {}).items()
     ]
+    data["alive"] = run.alive + (run.clock.monotonic() - run.since if run.deadline is not None else 0.0)
+    data["deliveries"] = run.deliveries
+    return data
 
 
-def _dump_ledger(ledger: Ledger, codec: Codec, where: str, *, keep: bool) -> dict[str, Any]:
-    return {
-        "failures": ledger.failures,
-        "started_at": ledger.started_at,
-        "failed_at": ledger.failed_at,
-        "idle": ledger.idle,
-        "sent": dict(ledger.sent),
-        "added": list(ledger.added),
-        "answers": codec.encode(dict(ledger.answers), f"an answer to {where}", keep=keep),
-        "asked": list(ledger.asked),
-        "once": codec.encode(dict(ledger.once), f"ctx.once of {where}", keep=keep),
-        "key": ledger.key,
-    }
+def _dump_ledger(ledger: Ledger, codec: Codec, step: str, keep: Callable[[Any], Any] | None) -> dict[str, Any]:
+    """What of a ledger is not as it is at the start."""
+    data = {name: value for name in _FIGURES if (value := getattr(ledger, name)) != getattr(Ledger, name)}
+    if ledger.sent:
+        data["sent"] = {class_name(kind): count for kind, count in ledger.sent.items()}
+    for name in ("added", "asked"):
+        if values := getattr(ledger, name):
+            data[name] = list(values)
+    if ledger.answers:
+        data["answers"] = codec.encode(dict(ledger.answers), f"an answer to {step}", keep=keep)
+    if ledger.once:
+        data["once"] = codec.encode(dict(ledger.once), f"ctx.once of {step}", keep=keep)
+    return data
 
 
-def load(run: Any, data: Mapping[str, Any]) -> None:
+def load(run: Storable, data: Mapping[str, Any]) -> None:
     """Bring a new run to where a stored one was. Raises `ContextSerdeError` where the data does not fit."""
-    graph, codec = run.graph, run.host.codec
-    if data.get("agentflow") != VERSION:
+    graph = run.graph
+    version = data.get("agentflow") if hasattr(data, "get") else data
+    if version != VERSION:
         msg = (
-            f"this is no stored run that this version reads: it says agentflow={data.get('agentflow')!r}, known is "
-            f"{VERSION}. Store runs with ctx.to_dict()."
+            f"this is no stored run that this version reads: it says agentflow={version!r}, known is {VERSION}. Store "
+            "runs with ctx.to_dict()."
         )
         raise ContextSerdeError(msg)
     if data.get("workflow") != graph.name:
@@ -129,65 +188,83 @@ def load(run: Any, data: Mapping[str, Any]) -> None:
             f'former, or name yours alike: {graph.name}(name="{data.get("workflow")}")'
         )
         raise ContextSerdeError(msg)
-    state = data.get("state")
-    model = graph.state
+    try:
+        _load_state(run, data["state"])
+        if not data["ended"]:
+            _load_under_way(run, data)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, ContextSerdeError):
+            raise
+        msg = f"this stored run of {graph.name!r} is damaged: {error!r}. It is not what ctx.to_dict() returned."
+        raise ContextSerdeError(msg) from error
+
+
+def _load_state(run: Storable, state: Any) -> None:
+    codec = run.host.codec
+    model = run.graph.state
 
     def make() -> Any:
         decoded = codec.decode(state, "the state")
-        if model is None:
-            return DictState(decoded)
-        return decoded if isinstance(decoded, model) else model.model_validate(decoded)
+        try:
+            if model is None:
+                return DictState(decoded)
+            return decoded if isinstance(decoded, model) else model.model_validate(decoded)
+        except (TypeError, ValueError) as error:
+            msg = f"the stored state does not fit {run.graph.name!r}: {error}"
+            raise ContextSerdeError(msg) from error
 
     run.store.load(make)
-    if data.get("ended", True):
-        return
-    run.run_id = data["run_id"]
-    run.alive = data["alive"]
-    run.deliveries = data["deliveries"]
+
+
+def _load_under_way(run: Storable, data: Mapping[str, Any]) -> None:
+    graph = run.graph
+    codec = run.host.codec
+    run.run_id = str(data["run_id"])
+    run.alive = float(data["alive"])
+    run.deliveries = int(data["deliveries"])
     if data["awaited"] or data["kept"]:
         waits = run.waiting()
         waits.kinds |= {kind for name in data["awaited"] if (kind := event_named(name)) is not None}
-        waits.kept += [codec.decode(value, "a kept event") for value in data["kept"]]
+        waits.kept = [codec.decode(value, "a kept event") for value in data["kept"]]
     variables = copy_context()
     run.restored = []
-    for entry in data.get("pending", ()):
-        event = codec.decode(entry["event"], "a pending event")
-        delivery = _delivery(graph, entry["step"], event, variables)
-        if "ledger" in entry:
-            delivery = delivery._replace(ledger=_load_ledger(entry["ledger"], codec))
-        run.restored.append((delivery, entry.get("due")))
-    for entry in data.get("held", ()):
-        event = codec.decode(entry["event"], "a held event")
-        run.arrivals = [*(run.arrivals or ()), (event, graph.by_name.get(entry["from"]), entry["step"])]
+    for entry in data["pending"]:
+        plan = _plan(graph, entry["step"])
+        event: Event = codec.decode(entry["event"], f"what step {plan.name!r} is given")
+        ledger = _load_ledger(entry["ledger"], codec) if "ledger" in entry else None
+        edge = Edge(None, type(event), plan.name)
+        due = float(entry["due"]) if "due" in entry else None
+        run.restored.append((Delivery(plan, event, edge, variables, None, ledger), due))
+    for entry in data["produced"]:
+        event = codec.decode(entry["event"], "an event that was produced")
+        step = entry["step"] and _plan(graph, entry["step"]).name
+        run.arrivals = [*(run.arrivals or ()), (event, graph.by_name.get(entry["from"]), step)]
     for entry in data["collected"]:
-        collector = Collector()
+        collector = run.collector(_plan(graph, entry["step"]).name, entry["buffer"])
         for value in entry["events"]:
-            event = codec.decode(value, f"buffer {entry['buffer']!r} of step {entry['step']!r}")
-            collector.add(type(event), (event, None))
-        if run.collectors is None:
-            run.collectors = {}
-        run.collectors[entry["step"], entry["buffer"]] = collector
+            held: Event = codec.decode(value, f"buffer {entry['buffer']!r} of step {entry['step']!r}")
+            collector.add(type(held), (held, None))
 
 
-def _delivery(graph: Any, step: str, event: Event, variables: Any) -> Delivery:
+def _plan(graph: Graph, step: str) -> StepPlan:
     plan = graph.by_name.get(step)
     if plan is None:
         msg = (
-            f"the stored run waits to execute step {step!r}, which {graph.name!r} does not have any more. It has: "
+            f"the stored run has work for step {step!r}, which {graph.name!r} does not have any more. It has: "
             f"{list(graph.by_name)}. Bring the step back until such runs are over."
         )
         raise ContextSerdeError(msg)
-    return Delivery(plan, event, Edge(None, type(event), step), variables, None, None)
+    return plan
 
 
 def _load_ledger(data: Mapping[str, Any], codec: Codec) -> Ledger:
     ledger = Ledger()
-    ledger.failures = data["failures"]
-    ledger.started_at, ledger.failed_at, ledger.idle = data["started_at"], data["failed_at"], data["idle"]
-    ledger.sent = dict(data["sent"])
-    ledger.added = tuple(data["added"])
-    ledger.answers = codec.decode(data["answers"], "an answer")
-    ledger.asked = tuple(data["asked"])
-    ledger.once = codec.decode(data["once"], "ctx.once")
-    ledger.key = data["key"]
+    for name in _FIGURES:
+        if name in data:
+            setattr(ledger, name, data[name])
+    ledger.sent = {kind: n for name, n in data.get("sent", {}).items() if (kind := event_named(name)) is not None}
+    ledger.added = tuple(data.get("added", ()))
+    ledger.asked = tuple(data.get("asked", ()))
+    ledger.answers = codec.decode(data.get("answers", {}), "an answer")
+    ledger.once = codec.decode(data.get("once", {}), "ctx.once")
     return ledger

@@ -30,13 +30,32 @@ class Held(NamedTuple):
 class Steppable(Protocol):
     """What a stepper needs of a run."""
 
+    delayed: Any
+    """What waits for its next attempt."""
+    waits: Any
+    """What is suspended until an event comes."""
+
     @property
-    def over(self) -> bool: ...
+    def over(self) -> bool:
+        """Has it ended?"""
+        ...
+
     @property
-    def executing(self) -> bool: ...
-    def start_next(self) -> bool: ...
-    def pass_on(self, held: Held, event: Event) -> None: ...
-    def fail_if_stalled(self) -> bool: ...
+    def executing(self) -> bool:
+        """Is a step running that is not suspended in a wait?"""
+        ...
+
+    def start_next(self) -> bool:
+        """Start the first delivery that is ready, if one is."""
+        ...
+
+    def pass_on(self, held: Held, event: Event) -> None:
+        """Deliver what was held."""
+        ...
+
+    def fail_if_stalled(self) -> bool:
+        """Fail the run if nothing of it can ever go on."""
+        ...
 
 
 class Stepper:
@@ -65,13 +84,13 @@ class Stepper:
 
     def release(self, event: Event) -> Held | None:
         """What `event` is the sending on of: the same object, or else the first held one of its type."""
-        for same in (lambda h: h.event is event, lambda h: type(h.event) is type(event)):
-            for holder in (self._handed, self._produced):
-                found = next((h for h in holder if same(h)), None)
-                if found is not None:
-                    holder.remove(found)
-                    return found
-        return None
+        found = next((held for held in self.held if held.event is event), None)
+        if found is None:
+            found = next((held for held in self.held if type(held.event) is type(event)), None)
+        if found is not None:
+            self._handed = [held for held in self._handed if held is not found]
+            self._produced = [held for held in self._produced if held is not found]
+        return found
 
     def progressed(self) -> None:
         """Something of the run ended, began to wait, or became ready."""
@@ -103,7 +122,7 @@ class Stepper:
                     return [held.event for held in produced]
                 if run.start_next():
                     continue
-                if self._handed:
+                if self._handed and not run.delayed and not run.waits:
                     names = ", ".join(type(held.event).__name__ for held in self._handed)
                     msg = (
                         f"nothing can run: {names} was handed out and not sent on. Write: for ev in produced: "

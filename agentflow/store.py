@@ -14,7 +14,7 @@ from typing_extensions import TypeVar
 from .errors import StateKeyError, WorkflowRuntimeError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
 MISSING: Any = object()
 
@@ -107,9 +107,9 @@ class StateStore(Generic[StateT]):
         """Put `value` at `path`; dicts on the way are made where there is nothing."""
         await self._settled()
         *parents, last = path.split(".")
-        holder = self._current
+        holder: Any = self._current
         for part in parents:
-            child = _child(holder, part)
+            child: Any = _child(holder, part)
             if child is MISSING:
                 child = {}
                 _assign(holder, part, child)
@@ -123,7 +123,9 @@ class StateStore(Generic[StateT]):
     async def set_state(self, state: StateT | Mapping[str, Any]) -> None:
         """Replace the whole state. Raises `WorkflowRuntimeError` where it is of another type."""
         if self._editing():
-            msg = "set_state() inside edit_state(): what the block holds would be lost. Change the state that it was given."
+            msg = (
+                "set_state() inside edit_state() would lose what the block changes. Change the state that it gives you."
+            )
             raise WorkflowRuntimeError(msg)
         await self._settled()
         if not isinstance(state, dict if self._model is None else self._model):
@@ -135,7 +137,8 @@ class StateStore(Generic[StateT]):
 
     async def clear(self) -> None:
         """Back to the state at the start."""
-        await self.set_state(self._model() if self._model is not None else DictState())  # type: ignore[arg-type]  # it is a StateT
+        fresh: Any = self._model() if self._model is not None else DictState()
+        await self.set_state(fresh)
 
     @asynccontextmanager
     async def edit_state(self) -> AsyncGenerator[StateT, None]:
@@ -166,24 +169,23 @@ class StateStore(Generic[StateT]):
                 pass
 
 
-def copied(value: Any) -> Any:
-    """A deep copy of a dict or a model, value by value, sharing those that cannot be copied (clients, locks)."""
-    if isinstance(value, DictState):
-        return DictState({key: _copied_value(v) for key, v in value.items()})
-    if not isinstance(value, BaseModel):
-        return _copied_value(value)
-    twin = value.model_copy()
-    for values in (twin.__dict__, twin.__pydantic_extra__):
-        for name in values or ():
-            values[name] = _copied_value(values[name])
-    return twin
-
-
-def _copied_value(value: Any) -> Any:
+def deeply(value: Any) -> Any:
+    """A deep copy, or the value itself where it cannot be copied (clients, locks, connections)."""
     try:
         return copy.deepcopy(value)
     except Exception:  # noqa: BLE001 because any class may refuse to be copied, in its own way
         return value
+
+
+def copied(holder: Any, each: Callable[[Any], Any] = deeply) -> Any:
+    """A copy of a state or an event, `each` copying its values."""
+    if isinstance(holder, DictState):
+        return DictState({key: each(value) for key, value in holder.items()})
+    twin = holder.model_copy()
+    for values in (twin.__dict__, twin.__pydantic_extra__):
+        for name in values or ():
+            values[name] = each(values[name])
+    return twin
 
 
 def _task() -> asyncio.Task[Any] | None:
@@ -197,8 +199,9 @@ def _child(holder: Any, part: str) -> Any:
     if isinstance(holder, dict):
         return cast("dict[str, Any]", holder).get(part, MISSING)
     if isinstance(holder, list | tuple):
-        index = _index(holder, part)
-        return MISSING if index is None else holder[index]
+        items = cast("Sequence[Any]", holder)
+        index = _index(items, part)
+        return MISSING if index is None else items[index]
     if isinstance(holder, BaseModel) and not _has(holder, part):
         return MISSING
     return getattr(holder, part, MISSING)
@@ -212,7 +215,7 @@ def _has(model: BaseModel, name: str) -> bool:
     return isinstance(getattr(kind, name, None), property | cached_property)
 
 
-def _index(items: list[Any] | tuple[Any, ...], part: str) -> int | None:
+def _index(items: Sequence[Any], part: str) -> int | None:
     try:
         index = int(part)
     except ValueError:
@@ -224,11 +227,12 @@ def _assign(holder: Any, part: str, value: Any) -> None:
     if isinstance(holder, dict):
         holder[part] = value
     elif isinstance(holder, list):
-        index = _index(holder, part)
+        items: Any = holder
+        index = _index(items, part)
         if index is None:
-            msg = f"the list in the state has {len(holder)} items and none at {part!r}."
+            msg = f"the list in the state has {len(items)} items and none at {part!r}."
             raise StateKeyError(msg)
-        holder[index] = value
+        items[index] = value
     elif isinstance(holder, BaseModel) and not _takes(holder, part):
         msg = f"the state {type(holder).__name__} has no field {part!r}. It has: {sorted(type(holder).model_fields)}."
         raise StateKeyError(msg)
@@ -246,6 +250,9 @@ def _takes(model: BaseModel, name: str) -> bool:
     return name in kind.model_fields or settable or kind.model_config.get("extra") == "allow"
 
 
-def _missing(key: str, state: Any) -> str:
-    names = sorted(map(str, state)) if isinstance(state, dict) else sorted(type(state).model_fields)
-    return f"the state has no {key!r}. It has: {names}. Give a default to read what may not be there: get({key!r}, default=None)"
+def _missing(key: str, state: DictState | BaseModel) -> str:
+    names = sorted(map(str, state if isinstance(state, dict) else type(state).model_fields))
+    return (
+        f"the state has no {key!r}. It has: {names}. Give a default to read what may not be there: "
+        f"get({key!r}, default=None)"
+    )

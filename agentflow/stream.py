@@ -7,8 +7,11 @@ holds is given a `StreamGap` in place of what it missed.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from .errors import WorkflowRuntimeError
 from .events import StreamGap
 
 if TYPE_CHECKING:
@@ -31,7 +34,7 @@ class Ring:
         """Hold at least the newest `capacity` events."""
         self._capacity = capacity
         self._segments: list[list[Event]] = []
-        self._followers: list[Callable[[], None]] = []
+        self._followers: deque[Callable[[], None]] = deque()
         self.first = 1
         """The number of the oldest event that is held."""
         self.last = 0
@@ -59,8 +62,11 @@ class Ring:
 
     def wake(self) -> None:
         """Let every waiting follower look again."""
-        followers, self._followers = self._followers, []
-        for follower in followers:
+        for _ in range(len(self._followers)):  # others may come or leave meanwhile, from other threads
+            try:
+                follower = self._followers.popleft()
+            except IndexError:
+                return
             follower()
 
     def at(self, number: int) -> Event:
@@ -74,7 +80,7 @@ class Ring:
 
     def unfollow(self, callback: Callable[[], None]) -> None:
         """Take back `follow`."""
-        if callback in self._followers:
+        with suppress(ValueError):  # it was called already
             self._followers.remove(callback)
 
 
@@ -84,6 +90,9 @@ class Cursor:
     __slots__ = ("position",)
 
     def __init__(self, position: int = 0) -> None:
+        if position < 0:
+            msg = f"a stream's events are numbered from 1: none is behind {position}. Write subscribe(after=0) for all."
+            raise WorkflowRuntimeError(msg)
         self.position = position
 
 
@@ -94,12 +103,13 @@ class Subscription:
     from there later. Closing it, from any task, ends the iteration and leaves nothing behind.
     """
 
-    __slots__ = ("_closed", "_cursor", "_ring", "_waiter")
+    __slots__ = ("_closed", "_cursor", "_ring", "_waiting")
 
     def __init__(self, ring: Ring, cursor: Cursor) -> None:
         self._ring = ring
         self._cursor = cursor
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiting: list[Callable[[], None]] = []
+        """Wakes the tasks that stand in `__anext__`."""
         self._closed = False
 
     @property
@@ -127,7 +137,7 @@ class Subscription:
 
     async def _next_event(self) -> None:
         loop = asyncio.get_running_loop()
-        waiter = self._waiter = loop.create_future()
+        waiter: asyncio.Future[None] = loop.create_future()
 
         def wake() -> None:
             if not waiter.done():
@@ -135,25 +145,27 @@ class Subscription:
 
         def wake_from_anywhere() -> None:
             # a follower may live in another event loop than the run
-            if asyncio._get_running_loop() is loop:  # noqa: SLF001 because it does not raise without a loop
+            if asyncio._get_running_loop() is loop:  # does not raise where there is none
                 wake()
             else:
-                loop.call_soon_threadsafe(wake)
+                with suppress(RuntimeError):  # its event loop was closed while it waited
+                    loop.call_soon_threadsafe(wake)
 
+        self._waiting.append(wake_from_anywhere)
         self._ring.follow(wake_from_anywhere)
         if self._ring.last > self._cursor.position or self._ring.closed:
             wake()  # it came from another thread, between the look and the follow
         try:
             await waiter
         finally:
-            self._waiter = None
+            self._waiting.remove(wake_from_anywhere)
             self._ring.unfollow(wake_from_anywhere)
 
     async def aclose(self) -> None:
         """Stop following."""
         self._closed = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        for wake in list(self._waiting):
+            wake()
 
     async def __aenter__(self) -> Self:
         return self

@@ -13,7 +13,7 @@ from .clock import Clock
 from .observe import Observer, add_observer, remove_observer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
     from .observe import Kind, Note, Operation
 
@@ -80,8 +80,8 @@ class Recorder(Observer):
 
 
 @contextmanager
-def record(kinds: frozenset[Kind] | None = None) -> Iterator[Recorder]:
-    """Record everything that starts inside the block: `with record() as seen: ...; print(seen.tree())`."""
+def record(kinds: frozenset[Kind] | None = None) -> Generator[Recorder]:
+    """Record everything that starts inside the block; `print(seen.tree())` shows what that was."""
     recorder = Recorder(kinds)
     add_observer(recorder)
     try:
@@ -173,7 +173,7 @@ class FakeClock(Clock):
 
 
 def _is_over(limit: asyncio.Timeout) -> bool:
-    """Has the block of a limit been left? (A limit says so only by refusing to be changed.)"""
+    """Has the block of a limit been left? It says so only by refusing to be changed."""
     try:
         limit.reschedule(None)
     except RuntimeError:

@@ -10,7 +10,7 @@ from .errors import WorkflowRuntimeError, WorkflowTimeoutError
 from .events import HumanResponseEvent, InputRequiredEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from .clock import Timer
     from .delivery import Worker
@@ -54,10 +54,10 @@ class Waits:
 
     def __init__(self, run: Port, kinds: frozenset[type[Event]]) -> None:
         self._run = run
-        self._by_kind: dict[type[Event], dict[Waiter, None]] = {}
+        self._by_kind: dict[type[Event], list[Waiter]] = {}
         self.kinds = kinds
         """The types that are kept for a later wait though nobody waits yet."""
-        self.kept: list[Event] = []
+        self.kept: Sequence[Event] = ()
         self.suspended = 0
         """How many workers stand still in a wait."""
 
@@ -68,7 +68,7 @@ class Waits:
     def __len__(self) -> int:
         return len(self._by_kind)
 
-    def begin(  # noqa: PLR0913 because these are the documented parameters
+    def begin(  # noqa: PLR0913, PLR0917 because these are the documented parameters
         self,
         plan: StepPlan,
         worker: Worker | None,
@@ -85,10 +85,13 @@ class Waits:
         waiter = Waiter(plan, ledger, kind, requirements, key)
         for position, early in enumerate(self.kept):
             if waiter.matches(early):
-                del self.kept[position]
+                self.kept = [*self.kept[:position], *self.kept[position + 1 :]]
                 ledger.answers = {**ledger.answers, key: early}
                 return early
-        self._by_kind.setdefault(kind, {})[waiter] = None
+        if kind in self._by_kind:
+            self._by_kind[kind].append(waiter)
+        else:
+            self._by_kind[kind] = [waiter]
         run = self._run
         if timeout is not None:
             waiter.timer = run.clock.call_later(timeout, partial(self._waited_long, waiter, timeout))
@@ -110,7 +113,7 @@ class Waits:
         waiters = self._by_kind.get(waiter.kind)
         if waiters is None or waiter not in waiters:
             return
-        del waiters[waiter]
+        waiters.remove(waiter)
         if not waiters:
             del self._by_kind[waiter.kind]
         if waiter.timer is not None:
@@ -137,7 +140,7 @@ class Waits:
                 f"a {type(event).__name__} would be one more. Does a step still await them (ctx.wait_for_event)?"
             )
             raise WorkflowRuntimeError(msg)
-        self.kept.append(event)
+        self.kept = [*self.kept, event]
 
     def hopeful(self) -> bool:
         """Can any of the waits still end: by its time-out, or by an event from outside?"""

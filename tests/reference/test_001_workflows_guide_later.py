@@ -1,4 +1,4 @@
-"""Document 001, the module guide as it was later: what it says otherwise than 000, or more. README.md has the numbers."""
+"""Document 001, the later module guide: where it says more than 000, or otherwise. README.md has the numbers."""
 # ruff: noqa: T201 because the documents print
 
 from pathlib import Path
