@@ -24,7 +24,7 @@ class TryAgain(Exception):  # noqa: N818 because it is a verdict, not an error
 async def begin(run: Port, me: Worker) -> None:
     """An attempt begins: every one starts from the context variables of the delivery."""
     policy = me.plan.policy
-    me.variables = copy_context()
+    me.variables = me.before or copy_context()
     if me.ledger is None:
         me.ledger = Ledger()
     if not me.ledger.failures:

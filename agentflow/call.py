@@ -13,8 +13,9 @@ from .errors import WorkflowTimeoutError
 from .resource import Pool
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
     from contextvars import Context as Variables
+    from contextvars import ContextVar
 
     from .delivery import Worker
     from .port import Port
@@ -75,7 +76,8 @@ async def _in_thread(run: Port, me: Worker, first: list[Any], arguments: dict[st
     if run.threads is None:
         run.threads = ThreadPoolExecutor(max(1, run.graph.threads), thread_name_prefix=f"agentflow-{run.graph.name}")
     inside = copy_context()
-    future = run.loop.run_in_executor(run.threads, partial(inside.run, partial(me.plan.fn, *first, **arguments)))
+    call = partial(_plainly, partial(me.plan.fn, *first, **arguments))
+    future = run.loop.run_in_executor(run.threads, partial(inside.run, call))
     try:
         out = await asyncio.shield(future)
     except asyncio.CancelledError:
@@ -88,6 +90,19 @@ async def _in_thread(run: Port, me: Worker, first: list[Any], arguments: dict[st
     if not same(inside, copy_context()):
         me.threaded = inside
     return await out if asyncio.iscoroutine(out) else out
+
+
+def _plainly(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except StopIteration as error:  # no future can carry it; a coroutine makes the same of it
+        msg = "a plain step raised StopIteration"
+        raise RuntimeError(msg) from error
+
+
+def changes(before: Variables, after: Variables) -> list[tuple[ContextVar[Any], Any]]:
+    """The variables that have other objects in `after` than in `before`, and these."""
+    return [(variable, value) for variable, value in after.items() if before.get(variable, _MISSING) is not value]
 
 
 def same(one: Variables, other: Variables) -> bool:

@@ -15,6 +15,7 @@ from .errors import WorkflowConfigurationError
 from .handler import ResultT
 from .snapshot import dump
 from .store import copied, deeply
+from .workflow import graph_of
 
 if TYPE_CHECKING:
     from .delivery import Worker
@@ -59,7 +60,7 @@ class WorkflowCheckpointer(Generic[ResultT]):
     @property
     def enabled_checkpoints(self) -> set[str]:
         """The steps that leave checkpoints."""
-        return {plan.name for plan in self.workflow._ready(slots=False).graph.steps} - self._disabled
+        return {plan.name for plan in graph_of(self.workflow).steps} - self._disabled
 
     def enable_checkpoint(self, step: str) -> None:
         """Let a step leave checkpoints again. Raises `WorkflowConfigurationError` for an unknown step."""
@@ -72,7 +73,7 @@ class WorkflowCheckpointer(Generic[ResultT]):
         self._disabled.add(step)
 
     def _check(self, step: str) -> None:
-        names = [plan.name for plan in self.workflow._ready(slots=False).graph.steps]
+        names = [plan.name for plan in graph_of(self.workflow).steps]
         if step not in names:
             msg = f"{self.workflow.name!r} has no step {step!r}. It has: {names}."
             raise WorkflowConfigurationError(msg)
@@ -88,14 +89,15 @@ class WorkflowCheckpointer(Generic[ResultT]):
         them has run already. Raises `WorkflowRuntimeError` where the step does not declare its edited
         output, and `ContextSerdeError` where the workflow does not have it any more.
         """
+        self._check(checkpoint.last_completed_step)
         state = {**_again(checkpoint.ctx_state), "run_id": str(uuid.uuid4())}
         context = Context[Any].from_dict(self.workflow, state)
-        self._check(checkpoint.last_completed_step)
         run: Any = context._run
+        plan = run.graph.by_name[checkpoint.last_completed_step]
         output = _output(checkpoint.output_event)
         for event in _events(output):
-            run.graph.returned(run.graph.by_name[checkpoint.last_completed_step], event)
-        run.continue_from(checkpoint.last_completed_step, output)
+            run.graph.returned(plan, event)
+        run.continue_from(plan.name, output)
         return self._record(self.workflow.run(ctx=context, stepwise=stepwise))
 
     def _record(self, handler: Handler[ResultT]) -> Handler[ResultT]:

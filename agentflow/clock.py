@@ -11,7 +11,7 @@ import time
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -69,6 +69,8 @@ def _wake(waiter: asyncio.Future[None]) -> None:
         waiter.set_result(None)
 
 
+ClockT = TypeVar("ClockT", bound=Clock)
+
 _SYSTEM = Clock()
 _current: ContextVar[Clock] = ContextVar("agentflow_clock", default=_SYSTEM)
 
@@ -79,7 +81,7 @@ def current_clock() -> Clock:
 
 
 @contextmanager
-def use_clock(clock: Clock) -> Generator[Clock]:
+def use_clock(clock: ClockT) -> Generator[ClockT]:
     """Put `clock` in force for everything that is started inside the block."""
     token = _current.set(clock)
     try:

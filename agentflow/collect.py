@@ -52,7 +52,7 @@ class Collector:
         return self._size
 
     def slot(self, kind: type[Event], expected: Expected) -> type[Event] | None:
-        """The expected type that an event of this type counts as: its own, or its nearest base; None if none."""
+        """The type itself if such an event is expected, as what it is or as one of its bases; else None."""
         self._latest = expected
         position = self._positions.get(kind)
         if position is not None:
@@ -63,10 +63,10 @@ class Collector:
             if known:
                 return kind
         check_expected(kind, expected)
-        found = _nearest(kind, expected)
-        if found is kind:
+        counts_as = _nearest(kind, expected)
+        if counts_as is kind:
             self._positions[kind] = 0 if isinstance(expected, Mapping) else expected.index(kind)
-        return found
+        return None if counts_as is None else kind
 
     def add(self, kind: type[Event], item: Collected) -> None:
         """Hold an event."""
@@ -143,6 +143,7 @@ class Collector:
 
 
 def _nearest(kind: type[Event], expected: Expected) -> type[Event] | None:
+    """The expected type that an event of this type counts as: its own, or its nearest base."""
     return next((base for base in kind.__mro__ if base in expected), None)
 
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import inspect
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from pydantic_core import from_json, to_json
 
 from .effects import Ledger
 from .errors import ContextSerdeError, WorkflowRuntimeError
 from .events import Event
-from .steps import CONTEXT_ROLE
-from .store import MISSING
+from .signature import CONTEXT_ROLE
+from .store import MISSING, StateT
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from .port import Port
     from .store import StateStore
 
-StateT = TypeVar("StateT")
 E = TypeVar("E", bound=Event)
 T = TypeVar("T")
 
@@ -60,8 +59,10 @@ class Context(Generic[StateT]):
         return self._run.run_id
 
     @property
-    def store(self) -> StateStore:
+    def store(self) -> StateStore[StateT]:
         """The state of the run, with typed models, dotted paths and atomic edits."""
+        if self._plan is not None and self._run.over:
+            return self._run.store.twin()  # a step that was left behind: another run may go on with the state
         return self._run.store
 
     # -- state -------------------------------------------------------------------------------
@@ -72,7 +73,7 @@ class Context(Generic[StateT]):
 
     async def set(self, key: str, value: Any) -> None:
         """Put `value` under `key`, taken as it is."""
-        await self._run.store.write(key, value)
+        await self.store.write(key, value)
 
     # -- events --------------------------------------------------------------------------------
 
@@ -95,18 +96,10 @@ class Context(Generic[StateT]):
         else:
             run.stream(event, self)
 
-    @overload
-    def collect_events(
-        self, ev: Event, expected: Sequence[type[E]], buffer_id: str | None = None
-    ) -> list[E] | None: ...
-    @overload
-    def collect_events(
-        self, ev: Event, expected: Mapping[type[E], int], buffer_id: str | None = None
-    ) -> list[E] | None: ...
     def collect_events(
         self,
         ev: Event,
-        expected: Any,
+        expected: Sequence[type[E]] | Mapping[type[E], int],
         buffer_id: str | None = None,
     ) -> list[E] | None:
         """Keep `ev` until all that is expected has come; then return it all, else None.

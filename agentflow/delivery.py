@@ -31,6 +31,8 @@ class Worker:
     """A task that executes deliveries, and what it executes now."""
 
     __slots__ = (
+        "after",
+        "before",
         "cause",
         "ctx",
         "edge",
@@ -56,6 +58,9 @@ class Worker:
         self.limit: asyncio.Timeout | None = None
         self.op: Operation | None = None
         self.token: Any = None
+        self.before: Variables | None = None
+        """The context variables before and after observers were told of the step, where any are."""
+        self.after: Variables | None = None
         self.stepped = False
         """May it execute one delivery though the run is held?"""
         self.robbed = False

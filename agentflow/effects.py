@@ -29,6 +29,8 @@ class Ledger:
     started_at = 0.0
     """When its first attempt began, and when that failed, in seconds since the epoch."""
     failed_at = 0.0
+    due_ns = 0
+    """When its newest attempt was due, in nanoseconds since the epoch; 0 for the first."""
     idle = 0.0
     """Seconds that it spent waiting between attempts."""
     sent: dict[type[Event], int] = _NOTHING

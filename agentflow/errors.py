@@ -5,6 +5,7 @@ What a step raises reaches the caller as it is.
 ```
 AgentflowError
 ├── WorkflowValidationError          a declaration is wrong: signature, graph, resource
+│   ├── UnresolvedNameError          an annotation names what is not defined, or not yet
 │   └── WorkflowConfigurationError   a whole workflow is wrong: no start, no stop, two starts, unknown override
 ├── WorkflowRuntimeError             a run was used wrongly, or a step did what it never declared
 │   └── WorkflowStalledError         nothing can ever happen in this run again
@@ -30,6 +31,10 @@ class AgentflowError(Exception):
 
 class WorkflowValidationError(AgentflowError):
     """A step, a graph or a resource is declared wrongly."""
+
+
+class UnresolvedNameError(WorkflowValidationError):
+    """An annotation names what is not defined where it stands, or not yet."""
 
 
 class WorkflowConfigurationError(WorkflowValidationError):

@@ -38,6 +38,12 @@ class Event(BaseModel):
     # protected_namespaces: `model_name` is a fine name for a field
     model_config = ConfigDict(extra="allow", arbitrary_types_allowed=True, protected_namespaces=())
 
+    if TYPE_CHECKING:  # free fields; a subclass takes the fields that it declares
+
+        def __init__(self, **fields: Any) -> None: ...
+        def __getattr__(self, name: str) -> Any: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...
+
     def __getitem__(self, key: str) -> Any:
         if key in self:
             return getattr(self, key)
@@ -72,19 +78,35 @@ class Event(BaseModel):
 class StartEvent(Event):
     """What starts a run. The fields given to `Workflow.run` become its fields."""
 
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Any) -> None: ...
+
 
 class StopEvent(Event):
     """What ends a run. `result` is what awaiting the run returns; a subclass is itself the result."""
 
     result: Any = None
 
+    if TYPE_CHECKING:
+
+        def __init__(self, *, result: Any = None, **fields: Any) -> None: ...
+
 
 class InputRequiredEvent(Event):
     """A question to a human. It goes to the stream, and to a step only where one accepts its very type."""
 
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Any) -> None: ...
+
 
 class HumanResponseEvent(Event):
     """An answer from outside. It is kept for a later wait when no step accepts it."""
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Any) -> None: ...
 
 
 class WorkflowFailedEvent(StopEvent):

@@ -1,25 +1,26 @@
-"""Compiling: from the declarations of a workflow to an immutable graph that a run can trust.
-
-All reflection and all checks are here. What a run looks up per event, it finds in a table.
-"""
+"""The graph: a compiled workflow, immutable. What a run looks up per event, it finds in a table."""
 
 from __future__ import annotations
 
+import copy
+import functools
 import inspect
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from .errors import WorkflowConfigurationError, WorkflowRuntimeError, WorkflowValidationError
+from .errors import WorkflowRuntimeError, shown, type_name
 from .events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
-from .resource import Recipe, check_type, compile_recipe, key_of, name_of
-from .steps import Declaration, declaration_of
+from .signature import def_line, is_event
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
-STEPS_ROLE = "__agentflow_steps__"
+    from pydantic import BaseModel
+    from pydantic.fields import FieldInfo
+
+    from .steps import Declaration
 
 
 class Shape(IntEnum):
@@ -81,6 +82,7 @@ class StepPlan:
     """A step, ready to be called."""
 
     __slots__ = (
+        "declaration",
         "fn",
         "index",
         "is_async",
@@ -96,25 +98,19 @@ class StepPlan:
         "waits",
     )
 
-    def __init__(self, index: int, fn: Callable[..., Any], declaration: Declaration, known: dict[Hashable, Recipe]) -> None:
-        spec = declaration.spec()
+    def __init__(self, index: int, name: str, fn: Callable[..., Any], declaration: Declaration) -> None:
         self.index = index
-        self.name = spec.name
-        self.fn = fn
-        self.spec = spec
-        self.is_async = inspect.iscoroutinefunction(fn) or (
-            # a wrapper around an async step is called like one: it hands on what it is given
-            fn is not declaration.fn and inspect.iscoroutinefunction(declaration.fn)
-        )
+        self.name = name
+        self.declaration = declaration
+        self.spec = declaration.spec()
+        # what wraps an async step is called like one: in the event loop
+        self.is_async = inspect.iscoroutinefunction(inspect.unwrap(fn, stop=inspect.iscoroutinefunction))
+        self.fn = _awaiting(fn) if self.is_async and not inspect.iscoroutinefunction(fn) else fn
         self.limit = declaration.num_workers
         self.policy = declaration.retry_policy
         self.timeout = declaration.timeout
         self.waits = declaration.waits
-        where = f"step {spec.name!r}"
-        self.resources: dict[str, Recipe] = {}
-        for parameter, (resource, declared) in spec.resources.items():
-            check_type(resource, declared, where, parameter)
-            self.resources[parameter] = compile_recipe(resource, where, known)
+        self.resources = self.spec.recipes
         self.shape = self._shape()
         self.returns: dict[type, Route] = {}
         """By type, for what it returned: filled as types come, each checked against the declaration once."""
@@ -134,11 +130,38 @@ class StepPlan:
     def __repr__(self) -> str:
         return f"<StepPlan {self.name}>"
 
+    def line(self, *, accepts: str | None = None, returns: str | None = None) -> str:
+        """The line of its `def`, accepting or returning something else."""
+        return def_line(self.declaration.fn, annotate={self.spec.event: accepts} if accepts else {}, returns=returns)
+
+    def line_returning(self, kind: type[Event]) -> str:
+        """The line of its `def`, returning this too."""
+        now = type_name(inspect.signature(self.declaration.fn).return_annotation)
+        before = [] if now == "None" else [now.removesuffix(" | None")]
+        nothing = ["None"] if now == "None" or now.endswith(" | None") else []
+        return self.line(returns=" | ".join([*before, kind.__name__, *nothing]))
+
+    def line_without(self, kind: type[Event]) -> str:
+        """The line of its `def`, not returning this."""
+        rest = [other.__name__ for other in self.spec.produces if other is not kind]
+        return self.line(returns=" | ".join(rest) or "None")
+
+
+def _awaiting(wrapper: Callable[..., Any]) -> Callable[..., Any]:
+    """An async function of a plain one around an async step, which may answer by itself."""
+
+    @functools.wraps(wrapper)
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        out = wrapper(*args, **kwargs)
+        return await out if inspect.isawaitable(out) else out
+
+    return call
+
 
 class Graph:
     """A compiled workflow: its steps and what each type of event triggers."""
 
-    def __init__(self, name: str, steps: tuple[StepPlan, ...]) -> None:
+    def __init__(self, name: str, steps: tuple[StepPlan, ...], state: type[BaseModel] | None) -> None:
         self.name = name
         self.steps = steps
         self.by_name = {plan.name: plan for plan in steps}
@@ -148,14 +171,22 @@ class Graph:
                 accepting[kind] = (*accepting.get(kind, ()), plan)
         self.accepting: Mapping[type[Event], tuple[StepPlan, ...]] = accepting
         self.waited = frozenset(kind for plan in steps for kind in plan.waits)
-        self.produced = frozenset(kind for plan in steps for kind in plan.spec.produces)
+        self.produced = tuple(dict.fromkeys(kind for plan in steps for kind in plan.spec.produces))
         self.stops = tuple(kind for kind in self.produced if issubclass(kind, StopEvent))
         self.starts = tuple(kind for kind in accepting if issubclass(kind, StartEvent))
         self.takes_human = any(issubclass(kind, HumanResponseEvent) for kind in accepting)
-        self.state = _state_of(steps, name)
+        self.state = state
         self.threads = sum(plan.limit for plan in steps if not plan.is_async)
         self.outside: dict[type, Route] = {}
         """By type, for what comes from outside."""
+
+    def named(self, name: str) -> Graph:
+        """The same graph, for a workflow that is called otherwise."""
+        if name == self.name:
+            return self
+        twin = copy.copy(self)
+        twin.name = name
+        return twin
 
     @property
     def start(self) -> type[StartEvent]:
@@ -182,6 +213,11 @@ class Graph:
             return ()
         return next((self.accepting[base] for base in kind.__mro__[1:] if base in self.accepting), ())
 
+    def takers(self, kind: type[Event]) -> tuple[StepPlan, ...]:
+        """The steps that may get an event that is declared as `kind`, which covers its subclasses."""
+        special = [plan for accepted, plans in self.accepting.items() if issubclass(accepted, kind) for plan in plans]
+        return tuple(dict.fromkeys((*self.targets(kind), *special)))
+
     def fate(self, kind: type[Event]) -> Fate:
         """What becomes of an event of this type."""
         if issubclass(kind, StopEvent):
@@ -199,23 +235,26 @@ class Graph:
         table = self.outside if source is None else source.sends
         route = table.get(kind)
         if route is None:
-            route = Route(source and source.name, kind, self.fate(kind), self.targets(kind))
+            route = Route(None if source is None else source.name, kind, self.fate(kind), self.targets(kind))
             table[kind] = route
         return route
 
     def returned(self, plan: StepPlan, value: object) -> Route:
         """The way of what `plan` returned. Raises `WorkflowRuntimeError` where it declared no such type."""
-        kind = type(value)
         if not isinstance(value, Event):
+            what = "a list that holds None" if value is None else shown(value)
             msg = (
-                f"step {plan.name!r} returned {value!r}, a {kind.__name__}. A step returns an event, a list of events or "
-                f"None. Write: return StopEvent(result={value!r}), or wrap it in an event of your own."
+                f"step {plan.name!r} returned {what}. A step returns an event, a list of events or None. Write: "
+                f"{_instead(value)}"
             )
             raise WorkflowRuntimeError(msg)
+        kind = type(value)
         if not issubclass(kind, plan.spec.produces or ()):
             declared = " | ".join(k.__name__ for k in plan.spec.produces) or "None"
-            wanted = f"{declared} | {kind.__name__}" if plan.spec.produces else f"{kind.__name__} | None"
-            msg = f"step {plan.name!r} returned a {kind.__name__}, but declares -> {declared}. Write: -> {wanted}"
+            msg = (
+                f"step {plan.name!r} returned a {kind.__name__}, but declares -> {declared}. Write: "
+                f"{plan.line_returning(kind)}"
+            )
             raise WorkflowRuntimeError(msg)
         route = self.route(type(value), plan)
         plan.returns[kind] = route
@@ -223,11 +262,9 @@ class Graph:
 
     def lost(self, kind: type[Event], sender: str) -> WorkflowRuntimeError:
         """The error for an event that nobody takes."""
-        accepted = "; ".join(
-            f"{plan.name}({' | '.join(k.__name__ for k in plan.spec.accepts)})" for plan in self.steps
-        )
+        accepted = "; ".join(f"{plan.name}({' | '.join(k.__name__ for k in plan.spec.accepts)})" for plan in self.steps)
         return WorkflowRuntimeError(
-            f"{sender} sent a {kind.__name__}, which no step of {self.name!r} accepts. Its steps: {accepted}. Let a step "
+            f"{sender} sent a {kind.__name__}, which no step of {self.name!r} accepts. Its steps: {accepted}. Let one "
             f"accept it, or name it where it is awaited: @step(waits=[{kind.__name__}])."
         )
 
@@ -236,193 +273,28 @@ class Graph:
         try:
             return self.start(**fields)
         except ValidationError as error:
-            wrong = "; ".join(f"{'.'.join(map(str, e['loc']))!r}: {e['msg']}" for e in error.errors())
-            wants = ", ".join(
-                f"{n}: {_annotation(f.annotation)}{'' if f.is_required() else ' = ...'}"
-                for n, f in self.start.model_fields.items()
+            wrong = "; ".join(
+                f"{'.'.join(map(str, e['loc'])) or 'the event'!r}: {e['msg']}" for e in error.errors(include_url=False)
             )
+            wants = ", ".join(_parameter(name, field) for name, field in self.start.model_fields.items())
             msg = f"{self.name}.run() cannot make a {self.start.__name__}: {wrong}. It takes {self.name}.run({wants})."
             raise WorkflowRuntimeError(msg) from error
 
 
-def compile_graph(name: str, functions: Mapping[str, Callable[..., Any]]) -> Graph:
-    """Compile and check. Raises `WorkflowValidationError` with what to write instead."""
-    known: dict[Hashable, Recipe] = {}
-    plans: list[StepPlan] = []
-    for attribute, fn in functions.items():
-        declaration = declaration_of(fn)
-        assert declaration is not None
-        plan = StepPlan(len(plans), fn, declaration, known)
-        if not plan.spec.bound and not declaration.free:
-            msg = (
-                f"step {attribute!r} of {name!r} is a method without self. Write: "
-                f"{'async ' if plan.is_async else ''}def {attribute}(self, {', '.join(plan.spec.parameters)}), or put "
-                "@staticmethod above @step."
-            )
-            raise WorkflowValidationError(msg)
-        plans.append(plan)
-    graph = Graph(name, tuple(plans))
-    _check_ends(graph)
-    _check_flow(graph)
-    return graph
+def _parameter(name: str, field: FieldInfo) -> str:
+    default = "..." if field.default_factory is not None else shown(field.default)
+    return f"{field.alias or name}: {type_name(field.annotation)}{'' if field.is_required() else f' = {default}'}"
 
 
-def collect_functions(cls: type, own: Mapping[str, Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
-    """The step functions of a workflow class, those of its bases first, then those attached to the object."""
-    found: dict[str, Callable[..., Any]] = {}
-    for base in reversed(cls.__mro__):
-        for name, value in [*vars(base).items(), *vars(base).get(STEPS_ROLE, {}).items()]:
-            raw = value.__func__ if isinstance(value, staticmethod) else value
-            if declaration_of(raw) is not None:
-                found[name] = raw
-            elif name in found:
-                if value is not None:
-                    msg = (
-                        f"{base.__qualname__}.{name} overrides the step {name!r} without being one. Write @step above it, "
-                        f"or `{name} = None` to take the step out."
-                    )
-                    raise WorkflowValidationError(msg)
-                del found[name]
-    return {**found, **own}
-
-
-def check_slots(graph: Graph, filled: Mapping[str, object]) -> None:
-    """Refuse a workflow whose slot for a nested one is empty, or filled with something else."""
-    for plan in graph.steps:
-        for name, slot in plan.spec.slots.items():
-            given = filled.get(name, slot.default)
-            if given is inspect.Parameter.empty:
-                msg = (
-                    f"step {plan.name!r} of {graph.name!r} needs a workflow for {name!r} and has none. Write: "
-                    f"workflow.add_workflows({name}={slot.kind.__name__ if slot.kind.__name__ != 'Workflow' else 'MyFlow'}())"
-                )
-                raise WorkflowValidationError(msg)
-            if not isinstance(given, slot.kind):
-                msg = (
-                    f"step {plan.name!r} of {graph.name!r} takes a {slot.kind.__name__} for {name!r}, but has {given!r}. "
-                    f"Write: workflow.add_workflows({name}={slot.kind.__name__}())"
-                )
-                raise WorkflowValidationError(msg)
-
-
-def check_overrides(graph: Graph, overrides: Iterable[Callable[..., Any]]) -> None:
-    """Refuse an override of a resource that no step uses."""
-    recipes: dict[Hashable, str] = {}
-
-    def gather(recipe: Recipe) -> None:
-        recipes[recipe.key] = recipe.name
-        for need in recipe.needs.values():
-            gather(need)
-
-    for plan in graph.steps:
-        for recipe in plan.resources.values():
-            gather(recipe)
-    for factory in overrides:
-        if not callable(factory) or key_of(factory) not in recipes:
-            shown = name_of(factory) if callable(factory) else factory
-            msg = (
-                f"Workflow(resources={{{shown!r}: ...}}): no step of {graph.name!r} uses this factory. Keys are the factory "
-                f"objects themselves; there are: {sorted(recipes.values()) or 'none'}."
-            )
-            raise WorkflowConfigurationError(msg)
-
-
-def _check_ends(graph: Graph) -> None:
-    name = graph.name
-    if not graph.steps:
-        msg = f"workflow {name!r} has no steps. Write @step above its methods, or @step(workflow={name}) above functions."
-        raise WorkflowConfigurationError(msg)
-    if not graph.starts:
-        first = graph.steps[0]
-        msg = (
-            f"no step of {name!r} accepts StartEvent, so nothing can start it. Write, for example: "
-            f"def {first.name}(self, {first.spec.event}: StartEvent)"
-        )
-        raise WorkflowConfigurationError(msg)
-    if len(graph.starts) > 1:
-        found = ", ".join(
-            f"{kind.__name__} (in {', '.join(p.name for p in graph.accepting[kind])})" for kind in graph.starts
-        )
-        msg = f"{name!r} has two types of start event: {found}. Let its first steps accept the same one."
-        raise WorkflowConfigurationError(msg)
-    if not graph.stops:
-        last = graph.steps[-1]
-        msg = (
-            f"no step of {name!r} returns StopEvent, so it could never end. Write, for example: "
-            f"def {last.name}(...) -> StopEvent, and return StopEvent(result=...)"
-        )
-        raise WorkflowConfigurationError(msg)
-    for plan in graph.steps:
-        if bad := [k.__name__ for k in plan.spec.accepts if issubclass(k, StopEvent)]:
-            msg = f"step {plan.name!r} of {name!r} accepts {bad[0]}, which ends the run before any step sees it. Accept another event."
-            raise WorkflowValidationError(msg)
-
-
-def _exempt(kind: type) -> bool:
-    return issubclass(kind, InputRequiredEvent | HumanResponseEvent | StopEvent)
-
-
-def _check_flow(graph: Graph) -> None:
-    name = graph.name
-    for plan in graph.steps:
-        for kind in plan.spec.produces:
-            if not _exempt(kind) and not graph.targets(kind) and kind not in graph.waited:
-                msg = (
-                    f"step {plan.name!r} of {name!r} produces {kind.__name__}, which no step accepts. Let a step accept it "
-                    f"(ev: {kind.__name__}), await it (@step(waits=[{kind.__name__}])), or drop it from -> of {plan.name!r}."
-                )
-                raise WorkflowValidationError(msg)
-    taken_as = {_taken_as(graph, kind) for kind in graph.produced}
-    for kind in graph.accepting:
-        produced = kind in taken_as
-        if not (produced or _exempt(kind) or kind in graph.starts):
-            users = ", ".join(repr(p.name) for p in graph.accepting[kind])
-            msg = (
-                f"step {users} of {name!r} accepts {kind.__name__}, which no step produces. Add it to the return annotation "
-                f"of the step that returns or sends it: -> ... | {kind.__name__}"
-            )
-            raise WorkflowValidationError(msg)
-    reached: dict[str, None] = {}
-    todo = [kind for kind in graph.accepting if kind in graph.starts or _exempt(kind)]
-    seen = set(todo)
-    while todo:
-        for plan in graph.targets(todo.pop()):
-            reached[plan.name] = None
-            todo += [k for k in plan.spec.produces if k not in seen]
-            seen.update(plan.spec.produces)
-    if missed := [plan.name for plan in graph.steps if plan.name not in reached]:
-        msg = (
-            f"no way leads from {graph.start.__name__} to step {', '.join(map(repr, missed))} of {name!r}. Let a step that is "
-            "reached produce what it accepts, or remove it."
-        )
-        raise WorkflowValidationError(msg)
-
-
-def _taken_as(graph: Graph, kind: type[Event]) -> type | None:
-    """The type under which the steps accept an event of this type: its own, or its nearest base."""
-    return next((base for base in kind.__mro__ if base in graph.accepting), None)
-
-
-def _state_of(steps: tuple[StepPlan, ...], name: str) -> type[BaseModel] | None:
-    models = {plan.spec.state: plan.name for plan in steps if plan.spec.state is not None and plan.spec.state is not Any}
-    models = {m: n for m, n in models.items() if isinstance(m, type) and not issubclass(m, dict)}
-    for model, step in models.items():
-        if not issubclass(model, BaseModel):
-            msg = f"step {step!r} of {name!r} declares Context[{model.__name__}]: a state is a pydantic model with defaults."
-            raise WorkflowValidationError(msg)
-        if required := [n for n, f in model.model_fields.items() if f.is_required()]:
-            msg = f"the state {model.__name__} of {name!r} starts empty, but {required[0]!r} has no default. Write: {required[0]}: ... = ..."
-            raise WorkflowValidationError(msg)
-    for model in models:
-        if all(issubclass(model, other) for other in models):
-            return model
-    if models:
-        found = ", ".join(f"{m.__name__} (in {n})" for m, n in models.items())
-        msg = f"{name!r} has different states: {found}. A run has one: use the same model everywhere, or derive one from the other."
-        raise WorkflowValidationError(msg)
-    return None
-
-
-def _annotation(annotation: object) -> str:
-    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
-
+def _instead(value: object) -> str:
+    """What to write instead of returning this."""
+    if value is None:
+        return "return [ev for ev in events if ev is not None]"
+    if is_event(value):
+        return f"return {type_name(value)}(...)"
+    if inspect.iscoroutine(value):
+        value.close()
+        return f"return await {value.__name__}(...)"
+    if isinstance(value, tuple | set | frozenset) or inspect.isgenerator(value):
+        return "return [A(...), B(...)]"
+    return f"return StopEvent(result={shown(value)}), or put it into an event of your own."

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 from .codec import Codec
-from .resource import Pool, Recipe, Resource, compile_recipe, key_of
+from .graph import Fate, Route
+from .resource import Recipe, Resource, compile_recipe, key_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from .gate import Gate
     from .graph import Edge, Graph
     from .observe import Observer
+    from .resource import Pool, Pools
 
 
 class Host:
@@ -30,6 +30,7 @@ class Host:
         observers: tuple[Observer, ...],
         workflows: Mapping[str, object],
         overrides: Mapping[Callable[..., Any], Any],
+        pools: Pools,
         cancel_grace: float,
     ) -> None:
         self.owner = owner
@@ -41,8 +42,9 @@ class Host:
         self.cancel_grace = cancel_grace
         self.recent: dict[Edge, int] | None = None
         """How often each edge was taken in the run that was started last."""
-        self._pools: WeakKeyDictionary[asyncio.AbstractEventLoop, Pool] = WeakKeyDictionary()
+        self._pools = pools
         self._codec: Codec | None = None
+        self._addressed: dict[tuple[str | None, type, str], Route] = {}
         self._overrides: dict[Hashable, Any] = {}
         known: dict[Any, Recipe] = {}
         for factory, given in overrides.items():
@@ -50,6 +52,14 @@ class Host:
             self._overrides[key_of(factory)] = (
                 compile_recipe(given, where, known) if isinstance(given, Resource) else given
             )
+
+    def route_to(self, route: Route, step: str) -> Route:
+        """The way of an event that is addressed to one step; remembered."""
+        key = (route.edge.source, route.event, step)
+        if key not in self._addressed:
+            plan = self.graph.by_name[step]
+            self._addressed[key] = Route(route.edge.source, route.event, Fate.STEPS, (plan,))
+        return self._addressed[key]
 
     @property
     def codec(self) -> Codec:
@@ -62,11 +72,7 @@ class Host:
     @property
     def pool(self) -> Pool:
         """The resources that live as long as the workflow, in this event loop."""
-        loop = asyncio.get_running_loop()
-        pool = self._pools.get(loop)
-        if pool is None:
-            pool = self._pools[loop] = Pool()
-        return pool
+        return self._pools.here()
 
     async def resource(self, recipe: Recipe, run_pool: Pool, step_pool: Pool) -> Any:
         """The object of a resource, from the pool of its lifetime, or what overrides it."""

@@ -342,12 +342,12 @@ def operation(kind: Kind, name: str, subject: object = None) -> Iterator[tuple[W
     op = Operation(
         kind,
         name,
-        run_id=scope and scope.run_id,
-        workflow=scope and scope.workflow,
-        parent=scope and scope.ref,
+        run_id=None if scope is None else scope.run_id,
+        workflow=None if scope is None else scope.workflow,
+        parent=None if scope is None else scope.ref,
         subject=subject,
     )
-    inner = Scope(scope and scope.run, watch, op.ref, op.run_id, op.workflow or "")
+    inner = Scope(None if scope is None else scope.run, watch, op.ref, op.run_id, op.workflow or "")
     token = current_scope.set(inner)
     watch.started(op)
     try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from unicodedata import east_asian_width
 
 from .layout import lay_out
-from .picture import Kind
+from .picture import TIMES, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,14 +36,18 @@ def render(picture: Picture) -> str:
     for number, (node, (x, y), size) in enumerate(zip(picture.nodes, layout.centres, sizes, strict=True)):
         inside = "".join(_inside(node, size, abouts))
         drawing.append(
-            f'<g class="node {node.kind}" id="node-{number}" data-about="{len(abouts)}" transform="translate({x:g} {y:g})" '
-            f'tabindex="0" role="img" aria-label="{escape(_spoken(node))}">{inside}</g>'
+            f'<g class="node {node.kind}" id="node-{number}" data-about="{len(abouts)}" '
+            f'transform="translate({x:g} {y:g})" tabindex="0" role="img" '
+            f'aria-label="{escape(_spoken(node))}">{inside}</g>'
         )
         abouts.append(node.about)
     style, script = _file("page.css"), _file("page.js")
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src '{_hash(script)}'"
     name, title = escape(picture.name), escape(picture.title)
-    text = f"<p>{escape(picture.text.partition(_BLANK_LINE)[0])}</p>\n" if picture.text else ""
+    paragraph = picture.text.partition("\n\n")[0]
+    text = f'<p class="text">{escape(paragraph)}</p>\n' if paragraph else ""
+    shapes, legend = "\n".join(drawing), "\n".join(_legend(picture, layout.routes))
+    sections = "\n".join(f'<section id="about-{n}" hidden>{_about(about)}</section>' for n, about in enumerate(abouts))
     box = f"{-_MARGIN:g} {-_MARGIN:g} {layout.width + 2 * _MARGIN:g} {layout.height + 2 * _MARGIN:g}"
     return f"""\
 <!doctype html>
@@ -64,20 +68,20 @@ def render(picture: Picture) -> str:
 <p class="summary">{title} · {escape(picture.summary)}</p>
 {text}</header>
 <svg id="drawing" viewBox="{box}" role="group" aria-label="{name}: {title}">
-{_NEWLINE.join(drawing)}
+{shapes}
 </svg>
 <footer>
 <ul id="legend">
-{_NEWLINE.join(_legend(picture, layout.routes))}
+{legend}
 </ul>
 <nav>
-<button id="out" title="smaller (-)" aria-label="smaller">−</button>
+<button id="out" title="smaller (-)" aria-label="smaller">&minus;</button>
 <button id="fit" title="all of it (0)" aria-label="all of it">fit</button>
 <button id="in" title="larger (+)" aria-label="larger">+</button>
 </nav>
 </footer>
 <aside id="card" hidden>
-{_NEWLINE.join(f'<section id="about-{number}" hidden>{_about(about)}</section>' for number, about in enumerate(abouts))}
+{sections}
 </aside>
 <script>
 {script}</script>
@@ -86,12 +90,8 @@ def render(picture: Picture) -> str:
 """
 
 
-_NEWLINE = "\n"
-_BLANK_LINE = "\n\n"
-
-
 def _file(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return files("agentflow").joinpath(name).read_text(encoding="utf-8")
 
 
 def _hash(script: str) -> str:
@@ -100,7 +100,7 @@ def _hash(script: str) -> str:
 
 
 def _spoken(node: Node) -> str:
-    times = "" if node.count is None else f", {node.count} times"
+    times = "" if node.times is None else f", {node.times} times"
     return f"{node.about.what} {node.label}{times}"
 
 
@@ -118,7 +118,7 @@ def _short(text: str) -> str:
 
 
 def _times(node: Node) -> str:
-    return "" if node.count is None else f"×{node.count}"
+    return "" if node.times is None else f"{TIMES}{node.times}"
 
 
 _NAME_HEIGHT, _NOTE_HEIGHT, _RESOURCE_HEIGHT, _WORKFLOW_HEIGHT = 40.0, 14.0, 19.0, 50.0
@@ -132,7 +132,7 @@ def _size(node: Node) -> tuple[float, float]:
         tall = _NAME_HEIGHT + (_NOTE_HEIGHT if node.note else 0)
         tall += sum(_WORKFLOW_HEIGHT if p.kind == "workflow" else _RESOURCE_HEIGHT for p in node.parts)
         return round(max(116.0, *wide)), tall + (8 if node.parts else 0)
-    label = _wide(node.label, _EVENT) + (_wide(_times(node), _EVENT) + 7 if node.count is not None else 0)
+    label = _wide(node.label, _EVENT) + (_wide(_times(node), _EVENT) + 7 if node.times is not None else 0)
     if node.kind is Kind.EVENT:
         return round(label + 26), 26.0
     return round(label + 26 + 18), 34.0
@@ -152,7 +152,7 @@ def _inside(node: Node, size: tuple[float, float], abouts: list[About]) -> Itera
     if node.kind is not Kind.STEP:
         yield _rect("box", left, top, width, height, radius)
         icon = _ICONS.get(node.kind, "")
-        times = f'<tspan class="count" dx="7">{_times(node)}</tspan>' if node.count is not None else ""
+        times = f'<tspan class="count" dx="7">{_times(node)}</tspan>' if node.times is not None else ""
         if icon:
             yield f'<path class="icon" transform="translate({left + 20:g} 0)" d="{icon}"/>'
         yield f'<text class="event" x="{8 if icon else 0}" y="4.2">{escape(_short(node.label))}{times}</text>'
@@ -171,7 +171,7 @@ def _inside(node: Node, size: tuple[float, float], abouts: list[About]) -> Itera
         yield "</g>"
         abouts.append(part.about)
         below += _WORKFLOW_HEIGHT if part.kind == "workflow" else _RESOURCE_HEIGHT
-    if node.count is not None:
+    if node.times is not None:
         wide = _wide(_times(node), _SMALL) + 14
         yield _rect("badge", -left - wide + 9, top - 10, wide, 20, 10)
         yield f'<text class="badge" x="{-left - wide / 2 + 9:g}" y="{top + 4:g}">{_times(node)}</text>'
@@ -211,9 +211,9 @@ def _lines(picture: Picture, routes: list[Route]) -> Iterator[str]:
         pointed = route.loop or picture.nodes[line.target].kind is not Kind.EVENT
         head = f'<path class="head" d="{_head(route)}"/>' if pointed else ""
         yield f'<g class="{kind}" {ends}><path class="way" d="{_curve(route)}"/>{head}</g>'
-        if line.count is not None:
+        if line.times is not None:
             x, y = route.label
-            labels.append(f'<text class="times" {ends} x="{x:g}" y="{y + 4:g}">×{line.count}</text>')
+            labels.append(f'<text class="times" {ends} x="{x:g}" y="{y + 4:g}">{TIMES}{line.times}</text>')
     yield from labels
 
 
@@ -265,8 +265,8 @@ def _legend(picture: Picture, routes: list[Route]) -> Iterator[str]:
         yield '<li><i class="way loop"></i>loop</li>'
     if any(line.awaited for line in picture.lines):
         yield '<li><i class="way awaited"></i>awaited</li>'
-    if any(node.count is not None for node in picture.nodes):
-        yield "<li><b>×2</b>how often</li>"
+    if any(node.times is not None for node in picture.nodes):
+        yield "<li><b>&times;2</b>how often</li>"
 
 
 def _about(about: About) -> str:

@@ -15,15 +15,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .errors import WorkflowRuntimeError
 from .events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
 from .resource import Recipe, name_of
-from .steps import DEFAULT_WORKERS, Slot
+from .steps import DEFAULT_WORKERS
 from .workflow import Workflow, graph_of
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
     from .graph import Graph, StepPlan
+    from .signature import Slot
 
     Drawable = Workflow[Any, Any] | type[Workflow[Any, Any]]
+
+
+TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 class Kind(StrEnum):
@@ -65,7 +69,7 @@ class Node(NamedTuple):
     kind: Kind
     label: str
     note: str
-    count: int | None
+    times: int | None
     """How often it ran or was taken, in a picture of an execution."""
     parts: tuple[Part, ...]
     about: About
@@ -76,7 +80,7 @@ class Line(NamedTuple):
 
     source: int
     target: int
-    count: int | None
+    times: int | None
     awaited: bool
     """Does the step take the event only while it waits for it?"""
 
@@ -113,7 +117,9 @@ def possible(workflow: Drawable) -> Picture:
                 sketch.line(sketch.event(kind, kind), sketch.step(plan), awaited=True)
         if issubclass(kind, InputRequiredEvent):
             sketch.line(sketch.event(kind, kind), sketch.outside(kind))
-    return sketch.picture("all possible flows", f"{_many(len(graph.steps), 'step')}, {_many(len(sketch.kinds), 'event type')}")
+    return sketch.picture(
+        "all possible flows", f"{_many(len(graph.steps), 'step')}, {_many(len(sketch.kinds), 'event type')}"
+    )
 
 
 def recent(workflow: Workflow[Any, Any]) -> Picture:
@@ -121,8 +127,8 @@ def recent(workflow: Workflow[Any, Any]) -> Picture:
     _check(workflow, "draw_most_recent_execution")
     if isinstance(workflow, type):
         msg = (
-            f"draw_most_recent_execution({workflow.__name__}) was given a class; what ran is known of an object. Write: "
-            f"flow = {workflow.__name__}(); await flow.run(...); draw_most_recent_execution(flow)"
+            f"draw_most_recent_execution({workflow.__name__}) was given a class; what ran is known of an object. "
+            f"Write: flow = {workflow.__name__}(); await flow.run(...); draw_most_recent_execution(flow)"
         )
         raise WorkflowRuntimeError(msg)
     host = workflow._host
@@ -134,14 +140,14 @@ def recent(workflow: Workflow[Any, Any]) -> Picture:
         raise WorkflowRuntimeError(msg)
     graph = host.graph
     taken: dict[tuple[str | None, type[Event], str | None], int] = {}
-    for edge, count in host.recent.items():
+    for edge, count in list(host.recent.items()):  # the run may go on in another thread
         if count:
             key = (edge.source, edge.event, edge.target)
             taken[key] = taken.get(key, 0) + count
     if not taken:
         msg = (
-            f"the last run of this {type(workflow).__name__} has not executed any step yet, so there is nothing to draw. "
-            "Let it go on first: await handler, or await handler.run_step()"
+            f"the last run of this {type(workflow).__name__} has not executed any step yet, so there is nothing to "
+            "draw. Let it go on first: await handler, or await handler.run_step()"
         )
         raise WorkflowRuntimeError(msg)
     return _execution(workflow, graph, taken)
@@ -155,7 +161,8 @@ def _execution(
         if target is not None:
             ran[target] = ran.get(target, 0) + count
     sketch = _Sketch(graph, workflow, ran)
-    places = {None: -1, **{plan.name: n for n, plan in enumerate(graph.steps)}}
+    places: dict[str | None, int] = {plan.name: n for n, plan in enumerate(graph.steps)}
+    places[None] = -1
     events = {kind: n for n, kind in enumerate(graph.events())}
     for key in sorted(taken, key=lambda k: (places[k[0]], events.get(k[1], len(events)), k[1].__name__, places[k[2]])):
         source, kind, target = key
@@ -176,9 +183,13 @@ def _execution(
 
 
 def _check(workflow: object, function: str) -> None:
-    if not isinstance(workflow, Workflow) and not (isinstance(workflow, type) and issubclass(workflow, Workflow)):
+    if not _is_workflow(workflow) and not (isinstance(workflow, type) and issubclass(workflow, Workflow)):
         msg = f"{function}({workflow!r}): only workflows can be drawn. Write: {function}(MyFlow)"
         raise WorkflowRuntimeError(msg)
+
+
+def _is_workflow(value: object) -> typing.TypeGuard[Workflow[Any, Any]]:
+    return isinstance(value, Workflow)
 
 
 def _many(count: int, noun: str) -> str:
@@ -212,9 +223,9 @@ class _Sketch:
         nodes = list(self.nodes.values())
         lines = list(self.lines.values())
         if self.ran is not None:  # a number that the event itself shows needs no second place
-            events = [node.count if node.kind is not Kind.STEP else None for node in nodes]
+            events = [node.times if node.kind is not Kind.STEP else None for node in nodes]
             lines = [
-                line._replace(count=None) if line.count in {events[line.source], events[line.target]} else line
+                line._replace(times=None) if line.times in {events[line.source], events[line.target]} else line
                 for line in lines
             ]
         cls = self.workflow if isinstance(self.workflow, type) else type(self.workflow)
@@ -223,8 +234,8 @@ class _Sketch:
     def line(self, source: int, target: int, count: int | None = None, *, awaited: bool = False) -> None:
         """Draw a line, or make the one that is there count for more."""
         known = self.lines.get((source, target))
-        if known is not None and known.count is not None and count is not None:
-            count += known.count
+        if known is not None and known.times is not None and count is not None:
+            count += known.times
         self.lines[source, target] = Line(source, target, count, awaited)
 
     def _node(self, key: Hashable, node: Node) -> int:
@@ -242,7 +253,7 @@ class _Sketch:
     def event(self, kind: type[Event], key: Hashable, count: int | None = None) -> int:
         self.kinds[kind] = None
         if count is not None and (known := self.nodes.get(("event", key))) is not None:
-            count += known.count or 0
+            count += known.times or 0
         which = Kind.START if issubclass(kind, StartEvent) else Kind.STOP if issubclass(kind, StopEvent) else Kind.EVENT
         return self._node(("event", key), Node(which, kind.__name__, "", count, (), _about_event(kind, count)))
 
@@ -267,7 +278,7 @@ class _Sketch:
 
     def _slot(self, name: str, slot: Slot, given: object) -> Part:
         wanted = ("takes", slot.kind.__name__)
-        if not isinstance(given, Workflow):
+        if not _is_workflow(given):
             text = f"Nothing fills it yet: workflow.add_workflows({name}=...)"
             about = About("slot for a nested workflow", name, text, (wanted,))
             return Part("workflow", name, "empty slot", missing=True, same=self._thing(("slot", name)), about=about)
@@ -275,7 +286,7 @@ class _Sketch:
         rows = (
             ("slot", name),
             wanted,
-            ("steps", ", ".join(inner.name for inner in graph.steps)),
+            ("steps", ", ".join(plan.name for plan in graph.steps)),
             ("starts with", _fields(graph.start) or graph.start.__name__),
         )
         about = About("nested workflow", graph.name, _doc(type(given)), rows)
@@ -291,7 +302,7 @@ class _Sketch:
         if given := [value for factory, value in replaced.items() if factory is resource.factory]:
             rows.append(("replaced by", _shown(given[0])))
         about = About("resource", name, _doc(resource.factory), tuple(rows))
-        return Part("resource", name, recipe.scope, missing=False, same=self._thing(recipe.key), about=about)
+        return Part("resource", name, f"per {recipe.scope}", missing=False, same=self._thing(recipe.key), about=about)
 
     def _thing(self, key: Hashable) -> int:
         return self.things.setdefault(key, len(self.things))
@@ -322,18 +333,16 @@ def _about_step(plan: StepPlan, count: int | None) -> About:
     return About("step" if plan.is_async else "step, in a thread", plan.name, _doc(plan.fn), tuple(rows))
 
 
+_WHAT: dict[type[Event], str] = {
+    StartEvent: "starts a run",
+    StopEvent: "ends the run",
+    InputRequiredEvent: "question to the outside",
+    HumanResponseEvent: "answer from outside",
+}
+
+
 def _about_event(kind: type[Event], count: int | None) -> About:
-    what = next(
-        text
-        for base, text in (
-            (StartEvent, "starts a run"),
-            (StopEvent, "ends the run"),
-            (InputRequiredEvent, "question to the outside"),
-            (HumanResponseEvent, "answer from outside"),
-            (Event, "event"),
-        )
-        if issubclass(kind, base)
-    )
+    what = next((text for base, text in _WHAT.items() if issubclass(kind, base)), "event")
     rows = [] if count is None else [("taken", "once" if count == 1 else f"{count} times")]
     for name, field in kind.model_fields.items():
         said = f"{_type(field.annotation)}{'' if field.is_required() else ', optional'}"
@@ -368,5 +377,7 @@ def _shown(value: object) -> str:
 
 def _type(annotation: object) -> str:
     """A type as it is written where its module is at hand."""
-    text = annotation.__qualname__ if isinstance(annotation, type) and not typing.get_args(annotation) else str(annotation)
+    text = (
+        annotation.__qualname__ if isinstance(annotation, type) and not typing.get_args(annotation) else str(annotation)
+    )
     return _ADDRESS.sub("", _PATH.sub(lambda m: m[0] if m[0][0] in "'\"" else "", text))

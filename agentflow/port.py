@@ -33,6 +33,11 @@ class Port(Protocol):
     threads: ThreadPoolExecutor | None
     run_id: str
 
+    @property
+    def over(self) -> bool:
+        """Has it ended?"""
+        ...
+
     def hop(self, fn: Callable[..., T], *args: Any) -> T:
         """Call something in the run's event loop, from another thread."""
         ...

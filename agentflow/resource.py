@@ -11,19 +11,30 @@ import asyncio
 import inspect
 import types
 import typing
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+)
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakKeyDictionary
 
-from .errors import WorkflowRuntimeError, WorkflowValidationError
+from .errors import UnresolvedNameError, WorkflowRuntimeError, WorkflowValidationError, shown, type_name
+from .observe import Kind, Scope, current_scope, operation
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable
+    from collections.abc import Callable, Hashable, Mapping
 
-Scope = Literal["workflow", "run", "step"]
-_LIFETIME: dict[Scope, int] = {"step": 0, "run": 1, "workflow": 2}
-_ITERATORS = (AsyncGenerator, AsyncIterator, AsyncIterable, Generator, Iterator, Iterable)
+Lifetime = Literal["workflow", "run", "step"]
+_LENGTH: dict[Lifetime, int] = {"step": 0, "run": 1, "workflow": 2}
+_YIELDING = (AsyncGenerator, AsyncIterator, AsyncIterable, Generator, Iterator, Iterable)
 
 
 @dataclass(frozen=True)
@@ -43,49 +54,86 @@ class Resource:
 
     factory: Callable[..., Any]
     cache: bool = True
-    scope: Scope | None = None
+    scope: Lifetime | None = None
 
     def __post_init__(self) -> None:
         if not callable(self.factory):
             msg = (
-                f"Resource({self.factory!r}): a resource is made by a factory, and this cannot be called. "
-                "Write Resource(lambda: value), or override it with Workflow(resources={factory: value})."
+                f"Resource({shown(self.factory)}): a resource is made by a factory, and this cannot be called. Write "
+                "Resource(make_it), without calling make_it, or Resource(lambda: value)."
             )
             raise WorkflowValidationError(msg)
-        if self.scope is not None and self.scope not in _LIFETIME:
-            msg = f"Resource(scope={self.scope!r}): choose one of {sorted(_LIFETIME)}."
+        if self.scope is not None and self.scope not in _LENGTH:
+            msg = f"Resource(..., scope={self.scope!r}): choose one of {sorted(_LENGTH)}."
             raise WorkflowValidationError(msg)
         if not self.cache and self.scope not in {None, "step"}:
-            msg = f"Resource(cache=False, scope={self.scope!r}): an object that is not cached lives for one step. Drop one."
+            name = name_of(self.factory)
+            msg = (
+                f"{self!r}: what is not cached lives for one step. Write Resource({name}, cache=False), or "
+                f"Resource({name}, scope={self.scope!r})."
+            )
             raise WorkflowValidationError(msg)
+
+    def __repr__(self) -> str:
+        options = "" if self.cache else ", cache=False"
+        options += "" if self.scope is None else f", scope={self.scope!r}"
+        return f"Resource({name_of(self.factory)}{options})"
 
 
 class Recipe:
     """A compiled resource: how to make it, what it needs, how long it lives."""
 
-    __slots__ = ("factory", "generator", "key", "name", "needs", "scope")
+    __slots__ = ("factory", "generator", "key", "name", "needs", "positional", "scope")
 
-    def __init__(self, resource: Resource, needs: dict[str, Recipe]) -> None:
+    def __init__(self, resource: Resource, needs: dict[str, Recipe], positional: tuple[str, ...]) -> None:
         self.factory = resource.factory
         self.key = key_of(resource.factory)
         self.name = name_of(resource.factory)
         self.needs = needs
-        code = _code_of(resource.factory)
-        self.generator = inspect.isgeneratorfunction(code) or inspect.isasyncgenfunction(code)
-        self.scope: Scope = resource.scope or ("step" if not resource.cache else "run" if self.generator else "workflow")
+        self.positional = positional
+        """The needs that cannot be given by name."""
+        self.generator = _yields(_code_of(resource.factory))
+        default: Lifetime = "step" if not resource.cache else "run" if self.generator else "workflow"
+        self.scope: Lifetime = resource.scope or default
+
+    def __repr__(self) -> str:
+        return f"<Recipe {self.name} for a {self.scope}>"
 
     async def make(self, resolve: Callable[[Recipe], Awaitable[Any]]) -> tuple[Any, Any]:
         """Call the factory. Returns the object, and the generator to be torn down, or None."""
-        arguments = {name: await resolve(need) for name, need in self.needs.items()}
-        made = self.factory(**arguments)
+        named = {name: await resolve(need) for name, need in self.needs.items()}
+        first = [named.pop(name) for name in self.positional]
+        made = self.factory(*first, **named)
+        if inspect.iscoroutine(made):
+            made = await made
         if not self.generator:
-            return (await made if inspect.isawaitable(made) and _is_async(self.factory) else made), None
+            if inspect.isgenerator(made) or inspect.isasyncgen(made):
+                msg = (
+                    f"resource factory {self.name!r} returned a generator, which would never be torn down. Pass the "
+                    "generator function itself: Resource(open_it), or Resource(functools.partial(open_it, ...))."
+                )
+                raise WorkflowRuntimeError(msg)
+            return made, None
         try:
             value = await anext(made) if inspect.isasyncgen(made) else next(made)
         except (StopIteration, StopAsyncIteration):
             msg = f"resource factory {self.name!r} is a generator that yields nothing. Write: yield the_resource"
             raise WorkflowRuntimeError(msg) from None
         return value, made
+
+    async def tear_down(self, generator: Any) -> None:
+        """Let the generator of an object run to its end."""
+        try:
+            if inspect.isasyncgen(generator):
+                await anext(generator)
+                await generator.aclose()
+            else:
+                next(generator)
+                generator.close()
+        except (StopIteration, StopAsyncIteration):
+            return
+        msg = f"resource factory {self.name!r} yields more than once. Write one yield, then the teardown."
+        raise WorkflowRuntimeError(msg)
 
 
 class _Maker:
@@ -107,6 +155,7 @@ class Pool:
     def __init__(self) -> None:
         self.values: dict[Hashable, Any] = {}
         self._makers: dict[Hashable, _Maker] = {}
+        """Who is to be waited for when the pool is closed, in the order in which they were done."""
 
     async def get(self, recipe: Recipe, resolve: Callable[[Recipe], Awaitable[Any]]) -> Any:
         """The object of `recipe`, made now if it has not been."""
@@ -120,28 +169,35 @@ class Pool:
         return await asyncio.shield(maker.made)
 
     async def _live(self, recipe: Recipe, resolve: Callable[[Recipe], Awaitable[Any]], maker: _Maker) -> None:
+        if recipe.scope == "workflow":
+            _leave_run()
         try:
-            value, generator = await recipe.make(resolve)
+            with operation(Kind.RESOURCE, recipe.name, recipe):
+                value, generator = await recipe.make(resolve)
         except BaseException as error:
             self._makers.pop(recipe.key, None)
             if isinstance(error, asyncio.CancelledError):
                 maker.made.cancel()
-            elif not maker.made.done():
-                maker.made.set_exception(error)
-                maker.made.exception()  # whoever asked may be gone; then it is no unhandled error
+                raise
+            error.add_note(f"agentflow: in resource factory {recipe.name!r}")
+            maker.made.set_exception(error)
+            maker.made.exception()  # whoever asked may be gone; then it is no unhandled error
             if not isinstance(error, Exception):
                 raise
             return
-        self.values[recipe.key] = value
-        if not maker.made.done():
-            maker.made.set_result(value)
+        del resolve  # it leads to the run that asked first
+        self._makers.pop(recipe.key, None)
+        if not maker.closing.done():
+            self.values[recipe.key] = value
+            if generator is not None:
+                self._makers[recipe.key] = maker  # behind those that it needs
+        maker.made.set_result(value)
         if generator is None:
-            self._makers.pop(recipe.key, None)
             return
         try:
             await maker.closing
         finally:
-            await _tear_down(recipe, generator)
+            await recipe.tear_down(generator)
 
     @property
     def needs_closing(self) -> bool:
@@ -151,29 +207,44 @@ class Pool:
     async def close(self) -> list[BaseException]:
         """Tear everything down; returns what went wrong."""
         errors: list[BaseException] = []
+        self.values.clear()
         while self._makers:
-            _, maker = self._makers.popitem()
-            if maker.made.done() and not maker.closing.done():
+            unfinished = next((key for key, maker in self._makers.items() if not maker.made.done()), None)
+            maker = self._makers.popitem()[1] if unfinished is None else self._makers.pop(unfinished)
+            if not maker.closing.done():
                 maker.closing.set_result(None)
-            else:
+            if not maker.made.done():
                 maker.task.cancel()
             await asyncio.wait([maker.task])
             if not maker.task.cancelled() and (error := maker.task.exception()) is not None:
                 errors.append(error)
-        self.values.clear()
         return errors
 
 
-async def _tear_down(recipe: Recipe, generator: Any) -> None:
-    try:
-        if inspect.isasyncgen(generator):
-            await anext(generator)
-        else:
-            next(generator)
-    except (StopIteration, StopAsyncIteration):
-        return
-    msg = f"resource factory {recipe.name!r} yields more than once. Write one yield, then the teardown."
-    raise WorkflowRuntimeError(msg)
+class Pools:
+    """The objects that live as long as a workflow: a pool for each event loop."""
+
+    __slots__ = ("_by_loop",)
+
+    def __init__(self) -> None:
+        self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Pool] = WeakKeyDictionary()
+
+    def here(self) -> Pool:
+        """That of the running event loop."""
+        loop = asyncio.get_running_loop()
+        pool = self._by_loop.get(loop)
+        if pool is None:
+            for closed in [other for other in self._by_loop if other.is_closed()]:
+                del self._by_loop[closed]  # what is in it may hold on to its loop
+            pool = self._by_loop[loop] = Pool()
+        return pool
+
+
+def _leave_run() -> None:
+    """What is made for a whole workflow is no part of the run that asked first, though seen in its step."""
+    scope = current_scope.get()
+    if scope is not None:
+        current_scope.set(Scope(None, scope.watch, scope.ref, scope.run_id, scope.workflow))
 
 
 def key_of(factory: Callable[..., Any]) -> Hashable:
@@ -186,12 +257,31 @@ def key_of(factory: Callable[..., Any]) -> Hashable:
 
 
 def name_of(factory: Callable[..., Any]) -> str:
-    """A name for messages."""
-    return getattr(_code_of(factory), "__qualname__", None) or type(factory).__qualname__
+    """A name for messages and traces."""
+    while isinstance(factory, partial):
+        factory = factory.func
+    name: str = getattr(factory, "__qualname__", type(factory).__qualname__)
+    return name.rpartition("<locals>.")[2]
 
 
-def compile_recipe(resource: Resource, where: str, known: dict[Hashable, Recipe], path: tuple[Any, ...] = ()) -> Recipe:
-    """Look at a factory's signature once: what it needs, and that it can be called."""
+def marker_of(hint: object) -> Resource | None:
+    """The `Resource` in an annotation, also in `Annotated[T, Resource(f)] | None`."""
+    if typing.get_origin(hint) in {typing.Union, types.UnionType}:
+        return next((m for a in typing.get_args(hint) if (m := marker_of(a)) is not None), None)
+    return next((m for m in getattr(hint, "__metadata__", ()) if isinstance(m, Resource)), None)
+
+
+def compile_recipe(
+    resource: Resource,
+    where: str,
+    known: dict[Hashable, Recipe],
+    path: tuple[Callable[..., Any], ...] = (),
+    names: Mapping[str, Any] | None = None,
+) -> Recipe:
+    """Look at a factory's signature once: what it needs, and that it can be called.
+
+    `names` are the local names around the step, for annotations that are strings.
+    """
     factory = resource.factory
     key = (key_of(factory), resource.cache, resource.scope)
     if key in known:
@@ -202,46 +292,96 @@ def compile_recipe(resource: Resource, where: str, known: dict[Hashable, Recipe]
         msg = f"{where}: resources need each other in a circle: {cycle}. One of them must do without."
         raise WorkflowValidationError(msg)
     needs: dict[str, Recipe] = {}
-    hints = _hints(factory)
+    positional: tuple[str, ...] = ()
     for parameter in _parameters(factory):
-        inner = next((m for m in getattr(hints.get(parameter.name), "__metadata__", ()) if isinstance(m, Resource)), None)
+        inner = marker_of(_hint(factory, parameter.name, parameter.annotation, where, names))
         if inner is not None:
-            needs[parameter.name] = compile_recipe(inner, where, known, (*path, factory))
-        elif parameter.default is parameter.empty and parameter.kind not in {
-            parameter.VAR_POSITIONAL,
-            parameter.VAR_KEYWORD,
-        }:
+            needs[parameter.name] = compile_recipe(inner, where, known, (*path, factory), names)
+            positional += (parameter.name,) if parameter.kind is parameter.POSITIONAL_ONLY else ()
+        elif parameter.default is parameter.empty:
             msg = (
-                f"{where}: resource factory {name!r} needs {parameter.name!r}, which nothing provides. Give it a default, "
-                f"make it a resource ({parameter.name}: Annotated[T, Resource(make_it)]), or bind it with a lambda."
+                f"{where}: resource factory {name!r} needs {parameter.name!r}, which nothing provides. Give it a "
+                f"default, make it a resource ({parameter.name}: Annotated[T, Resource(make_it)]), or bind it: "
+                f"Resource(functools.partial({name}, {parameter.name}=...))."
             )
             raise WorkflowValidationError(msg)
-    recipe = known[key] = Recipe(resource, needs)
+    recipe = known[key] = Recipe(resource, needs, positional)
     for need in needs.values():
-        if _LIFETIME[need.scope] < _LIFETIME[recipe.scope]:
-            msg = (
-                f"{where}: resource {name!r} lives as long as the {recipe.scope} but needs {need.name!r}, which lives as "
-                f'long as the {need.scope}. Write Resource({name}, scope="{need.scope}").'
-            )
-            raise WorkflowValidationError(msg)
+        check_lifetime(recipe, need, where)
     return recipe
 
 
-def check_type(resource: Resource, declared: object, where: str, parameter: str) -> None:
+def check_lifetime(recipe: Recipe, need: Recipe, where: str) -> None:
+    """Refuse a resource that lives longer than one that it needs."""
+    if _LENGTH[need.scope] < _LENGTH[recipe.scope]:
+        msg = (
+            f"{where}: resource {recipe.name!r} lives as long as the {recipe.scope} but needs {need.name!r}, which "
+            f'lives as long as the {need.scope}. Write Resource({recipe.name}, scope="{need.scope}"), or '
+            f'Resource({need.name}, scope="{recipe.scope}").'
+        )
+        raise WorkflowValidationError(msg)
+
+
+def check_type(resource: Resource, declared: object, where: str, parameter: str, names: Mapping[str, Any]) -> None:
     """Refuse a factory whose annotated return type cannot be what the parameter declares."""
-    made = _made_type(resource.factory)
-    wanted = [t for t in (_plain(a) for a in _members(declared)) if t is not None]
-    given = [t for t in (_plain(a) for a in _members(made)) if t is not None]
-    if len(wanted) != len(_members(declared)) or len(given) != len(_members(made)) or not wanted or not given:
+    name, made = name_of(resource.factory), _made_type(resource.factory, where, names)
+    wanted, given = _classes(declared), _classes(made)
+    if not wanted or not given or any(_fits(g, w) for g in given for w in wanted):
         return
-    if any(_fits(g, w) for g in given for w in wanted):
-        return
-    name = name_of(resource.factory)
     msg = (
-        f"{where}: {parameter!r} is declared as {_type_name(declared)}, but its factory {name!r} returns "
-        f"{_type_name(made)}. Write {parameter}: Annotated[{_type_name(made)}, Resource({name})], or correct the factory."
+        f"{where}: {parameter!r} is declared as {type_name(declared)}, but its factory {name!r} returns "
+        f"{type_name(made)}. Write {parameter}: Annotated[{type_name(made)}, {resource!r}], or correct the factory."
     )
     raise WorkflowValidationError(msg)
+
+
+class _Holder:
+    """Something with annotations, which is all that `typing.get_type_hints` looks at."""
+
+    def __init__(self, annotations: dict[str, Any]) -> None:
+        self.__annotations__ = annotations
+
+
+def evaluate(annotation: object, function: object, names: Mapping[str, Any] | None) -> Any:
+    """What an annotation of `function` means; raises what evaluating it raises, such as `NameError`."""
+    if annotation is None:
+        return type(None)
+    module = getattr(inspect.unwrap(function) if callable(function) else function, "__globals__", {})
+    holder = _Holder({"it": annotation})
+    return typing.get_type_hints(holder, globalns=module, localns=dict(names or {}), include_extras=True)["it"]
+
+
+def _hint(factory: Any, name: str, annotation: object, where: str, names: Mapping[str, Any] | None) -> Any:
+    if annotation is inspect.Parameter.empty:
+        return None
+    code = _code_of(factory)
+    try:
+        return evaluate(annotation, getattr(code, "__init__", None) if isinstance(code, type) else code, names)
+    except NameError as error:
+        if "Resource" not in str(annotation):
+            return None
+        msg = (
+            f"{where}: in resource factory {name_of(factory)!r}, the annotation of {name!r}, {annotation!r}, names "
+            f"{error.name!r}, which is not defined where the factory is. Define or import it at run time, at the top "
+            "of its module."
+        )
+        raise UnresolvedNameError(msg) from None
+    except (TypeError, AttributeError, SyntaxError):  # it says something to somebody else
+        return None
+
+
+def _made_type(factory: Any, where: str, names: Mapping[str, Any]) -> object:
+    code = _code_of(factory)
+    if isinstance(code, type):
+        return code
+    annotation = getattr(code, "__annotations__", {}).get("return", inspect.Parameter.empty)
+    made = _hint(factory, "return", annotation, where, names)
+    holders: tuple[object, ...] = _YIELDING if _yields(code) else (Awaitable, Coroutine)
+    origin: Any = typing.get_origin(made)
+    if (origin or made) in holders:
+        position = -1 if origin in {Awaitable, Coroutine} else 0
+        return typing.get_args(made)[position] if origin is not None and typing.get_args(made) else None
+    return made
 
 
 def _code_of(factory: Any) -> Any:
@@ -253,56 +393,42 @@ def _code_of(factory: Any) -> Any:
     return type(factory).__call__
 
 
-def _is_async(factory: Any) -> bool:
-    return inspect.iscoroutinefunction(_code_of(factory))
+def _yields(code: object) -> bool:
+    return inspect.isgeneratorfunction(code) or inspect.isasyncgenfunction(code)
 
 
 def _parameters(factory: Any) -> list[inspect.Parameter]:
+    """What may be passed to a factory by its name."""
     try:
-        return list(inspect.signature(factory).parameters.values())
+        parameters = inspect.signature(factory).parameters.values()
     except (TypeError, ValueError):  # some builtins have no signature: they are called without arguments
         return []
+    bound = factory.keywords if isinstance(factory, partial) else ()
+    return [p for p in parameters if p.name not in bound and p.kind not in {p.VAR_POSITIONAL, p.VAR_KEYWORD}]
 
 
-def _hints(factory: Any) -> dict[str, Any]:
-    code = _code_of(factory)
-    try:
-        return typing.get_type_hints(code.__init__ if isinstance(code, type) else code, include_extras=True)
-    except (NameError, TypeError, AttributeError):  # names that exist only for type checkers say nothing here
-        return dict(getattr(code, "__annotations__", {}))
-
-
-def _made_type(factory: Any) -> object:
-    code = _code_of(factory)
-    if isinstance(code, type):
-        return code
-    made = _hints(factory).get("return")
-    generator = inspect.isgeneratorfunction(code) or inspect.isasyncgenfunction(code)
-    if generator and typing.get_origin(made) in _ITERATORS:
-        made = typing.get_args(made)[0]
-    return made
-
-
-def _members(annotation: object) -> list[object]:
-    if typing.get_origin(annotation) is typing.Annotated:
-        return _members(typing.get_args(annotation)[0])
-    if typing.get_origin(annotation) in {typing.Union, types.UnionType}:
-        return [m for a in typing.get_args(annotation) if a is not type(None) for m in _members(a)]
-    return [annotation]
-
-
-def _plain(annotation: object) -> type | None:
-    """The class behind an annotation, or None where a class says too little to judge."""
-    origin = typing.get_origin(annotation) or annotation
-    if not isinstance(origin, type) or origin is object or getattr(origin, "_is_protocol", False):
-        return None
-    return origin
+def _classes(annotation: object) -> list[type]:
+    """The classes of an annotation; none where one of its members says too little to judge by it."""
+    origin: Any = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return _classes(typing.get_args(annotation)[0])
+    if origin in {typing.Union, types.UnionType}:
+        members = [_classes(a) for a in typing.get_args(annotation) if a is not type(None)]
+        return [c for m in members for c in m] if all(members) else []
+    kind: Any = origin or annotation
+    if (
+        not isinstance(kind, type)
+        or kind is object
+        or typing.is_typeddict(kind)
+        or getattr(kind, "_is_protocol", False)
+    ):
+        return []
+    return [kind]
 
 
 def _fits(given: type, wanted: type) -> bool:
     # a factory annotated with a base class may well return the subclass that is asked for
-    return issubclass(given, wanted) or issubclass(wanted, given)
-
-
-def _type_name(annotation: object) -> str:
-    return getattr(annotation, "__qualname__", None) or str(annotation)
+    try:
+        return issubclass(given, wanted) or issubclass(wanted, given) or (given is int and wanted in {float, complex})
+    except TypeError:  # a class that cannot be asked
+        return True

@@ -13,16 +13,17 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import time
 import uuid
 from collections import deque
 from contextvars import Context as Variables
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from functools import partial
-from threading import get_ident
+from threading import Lock, get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import attempt
-from .call import invoke, limited, same
+from .call import changes, invoke, limited, same
 from .clock import current_clock
 from .collect import Collector
 from .context import context_of
@@ -48,7 +49,7 @@ from .snapshot import dump
 from .stall import why_stalled
 from .stepwise import Held, Stepper
 from .stream import Ring
-from .waits import Waits
+from .waits import Kept, Waits
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -71,8 +72,10 @@ _STATUS = ("new", "queued", "running", "ending", "ended")
 _EVENT, _CONTEXT_EVENT, _LIMITED = Shape.EVENT, Shape.CONTEXT_EVENT, Shape.LIMITED
 _TURNS = 64  # steps that may follow each other before the event loop gets its turn
 
+_EMPTY = Variables()
+_naming = Lock()
 live: set[Run] = set()
-"""The runs that go on: the event loop itself holds tasks only weakly."""
+"""The runs that have tasks: the event loop itself holds those only weakly."""
 
 
 class Run:
@@ -94,6 +97,7 @@ class Run:
         "deadline",
         "delayed",
         "deliveries",
+        "ended_by",
         "error",
         "fresh",
         "graph",
@@ -118,6 +122,7 @@ class Run:
         "stepper",
         "stop_event",
         "store",
+        "surroundings",
         "thread",
         "threads",
         "waits",
@@ -159,6 +164,8 @@ class Run:
         self.arrivals: list[tuple[Event, StepPlan | None, str | None]] | None = None
         """What steps had produced, and was not handed on, when the run was put away: event, sender, addressee."""
         self.watch: Watch | None = None
+        self.surroundings: list[tuple[ContextVar[Any], Any]] = []
+        """What observers made current for the whole run."""
         self.op: Operation | None = None
         self.plain = True
         """Nobody looks on, records, steps or waits: the short way is open."""
@@ -173,6 +180,8 @@ class Run:
         self.started = False
         self.inside = False
         """Does it hold a place in the workflow's gate?"""
+        self.ended_by: Worker | None = None
+        """The worker whose step sent the StopEvent, and may go on to its own end."""
         self.stop_event: StopEvent | None = None
         self.error: BaseException | None = None
         self.outcome: Outcome = "ok"
@@ -185,7 +194,8 @@ class Run:
     def run_id(self) -> str:
         """Made when somebody asks."""
         if self._run_id is None:
-            self._run_id = str(uuid.uuid4())
+            with _naming:  # plain steps ask from their threads
+                self._run_id = self._run_id or str(uuid.uuid4())
         return self._run_id
 
     @run_id.setter
@@ -215,7 +225,6 @@ class Run:
                 if parent.children is None:
                     parent.children = set()
                 parent.children.add(self)
-        live.add(self)
         self.scope = Scope(self, None, scope.ref if scope is not None and not detached else None, None, self.graph.name)
         gate = self.host.gate
         if gate is not None and not self._ancestor_inside():
@@ -236,7 +245,9 @@ class Run:
 
     def begin(self) -> None:
         """It has a place: go."""
-        if self.status >= ENDING:  # cancelled while it stood in the queue, in another thread
+        if self.status >= ENDING:  # it was cancelled when its place was free already: the next may have it
+            if self.host.gate is not None:
+                self.host.gate.leave()
             return
         self.status = RUNNING
         self.thread = get_ident()
@@ -274,7 +285,9 @@ class Run:
             Kind.RUN, self.graph.name, run_id=self.run_id, workflow=self.graph.name, parent=self.scope.ref
         )
         self.scope = Scope(self, watch, op.ref, self.run_id, self.graph.name)
+        before = self.base.copy()
         self.base.run(watch.started, op)
+        self.surroundings = changes(before, self.base)
 
     def _count_time(self) -> None:
         """Let the time limit of the run, which counts time alive, go on."""
@@ -319,6 +332,7 @@ class Run:
         worker = Worker(delivery)
         worker.place = len(self.workers)
         self.workers.append(worker)
+        live.add(self)
         if not alone:
             if self.fresh is None:
                 self.fresh = deque()
@@ -397,7 +411,7 @@ class Run:
         """A step has returned: hand on what it produced. True: the worker has its next delivery."""
         plan = me.plan
         if self.status != RUNNING:  # it ended meanwhile; what comes late is dropped
-            self._step_ends(me, None, "cancelled")
+            self._step_ends(me, None, "ok" if self.ended_by is me else "cancelled")
             return False
         try:
             routes = self._routes(plan, out, route)
@@ -407,9 +421,10 @@ class Run:
         op = me.op
         if op is not None:
             op.result = out
+        threaded = me.threaded and self._outgoing(me, me.threaded)
         self._step_ends(me, None, "ok")
         here = copy_context()
-        variables = me.threaded or here
+        variables = threaded or here
         if self.recorder is not None:
             self.recorder(self, me, out)
         self._release(plan)
@@ -545,7 +560,8 @@ class Run:
             self.stepper.progressed()
         if self.status == RUNNING:
             self._kick()
-            self.fail_if_stalled()
+            if not self.fail_if_stalled() and not self.workers:
+                live.discard(self)  # whoever can wake it holds it: its handler, a timer, the run whose child it is
 
     # -- failing and trying again ------------------------------------------------------------------
 
@@ -608,6 +624,8 @@ class Run:
     def _due(self, key: object) -> None:
         if self.delayed and key in self.delayed:
             _, delivery, _ = self.delayed.pop(key)
+            if delivery.ledger is not None:
+                delivery.ledger.due_ns = time.time_ns()
             self._enqueue(delivery)
 
     def _fail(self, me: Worker, error: BaseException) -> None:
@@ -623,7 +641,7 @@ class Run:
         event = WorkflowFailedEvent(
             step=step,
             exception_type=f"{type(error).__module__}.{type(error).__qualname__}",
-            message=str(error),
+            message=_text_of(error),
             attempts=attempts,
         )
         self.end(event, error, "error", done)
@@ -659,24 +677,40 @@ class Run:
         graph = self.graph
         if step is not None:
             self._check_target(event, step)
-        variables = copy_context()
-        cause: Operation | None = None
+        by: Worker | None = None
         if plan is not None:
             assert sender is not None
             if not sender.ledger().sends(type(event)):
                 return  # an earlier attempt did it
-            worker = sender._worker
-            cause = worker.op if worker.ctx is sender else None
-            if self.stepper is not None:
-                self.stepper.hold(Held(event, plan, step, variables, cause))
-                return
-        else:
+            if sender._worker.ctx is sender:
+                by = sender._worker
+        variables = self._outgoing(by)
+        cause = by and by.op
+        if plan is None:
+            for variable, value in self.surroundings:
+                variables.run(variable.set, value)
             variables.run(current_scope.set, self.scope)
             if self.stepper is not None and (held := self.stepper.release(event)) is not None:
                 self.pass_on(held, event)
                 return
+        elif self.stepper is not None:
+            self.stepper.hold(Held(event, plan, step, variables, cause))
+            return
         route = (graph.outside if plan is None else plan.sends).get(type(event)) or graph.route(type(event), plan)
+        if route.fate is Fate.STOP:
+            self.ended_by = by
         self._deliver(event, route, variables, cause, step)
+
+    def _outgoing(self, me: Worker | None, now: Variables | None = None) -> Variables:
+        """The context variables that go with an event: without what observers made current for the step that sends it."""
+        if now is None:
+            now = copy_context()
+        if me is None or me.before is None or me.after is None:
+            return now
+        variables = me.before.copy()
+        for variable, value in changes(me.after, now):
+            variables.run(variable.set, value)
+        return variables
 
     def pass_on(self, held: Held, event: Event) -> None:
         """Deliver what stepwise execution held, changed or not."""
@@ -716,38 +750,38 @@ class Run:
         if fate is Fate.STOP:
             self._stop(event, route, done=None)
             return
-        answered = self._answer(event)
+        answered = self._answer(event, step)
         if not answered and fate in {Fate.KEEP, Fate.LOST}:
-            self._keep(event, fate, cause)
+            self._keep(event, route, cause)
             return
         sent = self._sent(event, cause)
         if fate is Fate.INPUT:
             self.write(event)
             self.note(None, "event_streamed", {"event": event})
-        taken = False
+        if step is not None:
+            route = self.host.route_to(route, step)
         for plan, edge in zip(route.targets, route.edges, strict=True):
-            if step is None or plan.name == step:
-                taken = True
-                self._enqueue(Delivery(plan, event, edge, variables, sent, None))
-        if not taken and sent is not None and self.watch is not None:
+            self._enqueue(Delivery(plan, event, edge, variables, sent, None))
+        if not route.targets and sent is not None and self.watch is not None:
             self.watch.finished(sent)
 
     def _stop(self, event: Event, route: Route, done: Worker | None) -> None:
         self.counts[route.edge] = self.counts.get(route.edge, 0) + 1
         self.end(event, None, "ok", done)  # type: ignore[arg-type]  # its fate says that it is a StopEvent
 
-    def _keep(self, event: Event, fate: Fate, cause: Operation | None) -> None:
+    def _keep(self, event: Event, route: Route, cause: Operation | None) -> None:
         kind = type(event)
         kinds = self.graph.waited if self.waits is None else self.waits.kinds
-        if fate is Fate.LOST and not any(base in kinds for base in kind.__mro__):
-            raise self.graph.lost(kind, "the caller" if cause is None else f"step {cause.name!r}")
-        self.waiting().keep(event)
+        if route.fate is Fate.LOST and not any(base in kinds for base in kind.__mro__):
+            sender = route.edge.source
+            raise self.graph.lost(kind, "the caller" if sender is None else f"step {sender!r}")
+        self.waiting().keep(event, self._sent(event, cause))
 
-    def _answer(self, event: Event) -> bool:
+    def _answer(self, event: Event, step: str | None) -> bool:
         """Hand an event to the first who waits for it, if anyone does."""
         if not self.waits:
             return False
-        waiter = self.waits.answer(event)
+        waiter = self.waits.answer(event, step)
         if waiter is None:
             return False
         self._restore_plain()
@@ -783,12 +817,18 @@ class Run:
         plan = sender._plan
         assert plan is not None
         waiter = self.waiting().begin(plan, worker, ledger, kind, requirements, key, timeout)
-        if isinstance(waiter, Event):
-            return waiter
+        if isinstance(waiter, Kept):
+            if waiter.sent is not None and self.watch is not None:
+                self.watch.finished(waiter.sent)
+            return waiter.event
         self.plain = False
         if waiter_event is not None and key not in ledger.asked:
+            try:
+                self._ask(waiter_event, sender)
+            except BaseException:
+                self.end_wait(waiter)
+                raise
             ledger.asked = (*ledger.asked, key)
-            self._ask(waiter_event, sender)
         if self.stepper is not None:
             self.stepper.progressed()
         if self.watch is not None:
@@ -809,7 +849,8 @@ class Run:
     def _ask(self, event: Event, sender: Context[Any]) -> None:
         if isinstance(event, InputRequiredEvent):
             route = self.graph.route(type(event), sender._plan)
-            self._deliver(event, route, copy_context(), sender._worker.op)
+            by = sender._worker if sender._worker.ctx is sender else None
+            self._deliver(event, route, self._outgoing(by), by and by.op)
         else:
             self.stream(event, sender)
 
@@ -907,7 +948,7 @@ class Run:
         """End it because somebody wants it to."""
         if self.status == QUEUED and self.host.gate is not None:
             self.host.gate.give_up(self)
-            self.inside = False
+            self.inside = False  # begin() hands on a place that it was given in the same moment
         if self.status < ENDING:
             error = WorkflowCancelledByUser(f"the run of {self.graph.name!r} was cancelled")
             self.end(WorkflowCancelledEvent(), error, "cancelled", None)
@@ -937,11 +978,13 @@ class Run:
         others = [worker for worker in self.workers if worker is not done]
         for worker in others:
             worker.task.cancel()
+        if self.waits is not None:
+            self.waits.abandon()
         for child in list(self.children or ()):
             child.cancel()
         if others or self.children or (self.pool is not None and self.pool.needs_closing):
             closer = self.loop.create_task(self._wind_up(others), context=self.base.copy())
-            closer.add_done_callback(_noticed)
+            closer.add_done_callback(self._wound_up)
         else:
             self._close()
 
@@ -960,25 +1003,28 @@ class Run:
 
     async def _wind_up(self, others: list[Worker]) -> None:
         """Wait for what was cancelled, for as long as the grace lasts; then tear down resources."""
-        try:
-            waiting: set[asyncio.Future[Any]] = {worker.task for worker in others}
-            waiting |= {child.ended() for child in self.children or () if child.status != ENDED}
-            left = await self._patiently(waiting)
-            if left:
-                names = sorted({w.plan.name for w in others if w.task in left})
-                names += sorted(child.graph.name for child in self.children or ())
-                logger().warning(
-                    "steps ignored their cancellation and were left behind; what they still do is dropped",
-                    workflow=self.graph.name,
-                    run_id=self.run_id,
-                    steps=names,
-                    seconds=self.host.cancel_grace,
-                )
-                self.note(None, "abandoned", {"steps": names})
-            if self.pool is not None:
-                self.report(await self.pool.close(), f"run of {self.graph.name!r}")
-        finally:
-            self._close()
+        waiting: set[asyncio.Future[Any]] = {worker.task for worker in others}
+        waiting |= {child.ended() for child in self.children or () if child.status != ENDED}
+        left = await self._patiently(waiting)
+        if left:
+            names = sorted({w.plan.name for w in others if w.task in left})
+            names += sorted(child.graph.name for child in self.children or ())
+            logger().warning(
+                "steps ignored their cancellation and were left behind; what they still do is dropped",
+                workflow=self.graph.name,
+                run_id=self.run_id,
+                steps=names,
+                seconds=self.host.cancel_grace,
+            )
+            self.note(None, "abandoned", {"steps": names})
+        if self.pool is not None:
+            self.report(await self.pool.close(), f"run of {self.graph.name!r}")
+
+    def _wound_up(self, closer: asyncio.Task[None]) -> None:
+        """All is wound up, or nobody lets us: where the event loop is shut down, the task may not have had a turn."""
+        if not closer.cancelled() and (error := closer.exception()) is not None:
+            logger().error("winding up a run failed: please report it", exc_info=error)
+        self._close()
 
     async def _patiently(self, waiting: set[asyncio.Future[Any]]) -> set[asyncio.Future[Any]]:
         """Wait for all of them, for `cancel_grace` seconds at most; returns those that are left."""
@@ -1006,14 +1052,13 @@ class Run:
         self.status = ENDED
         self.thread = None
         live.discard(self)
+        if self.watch is not None:
+            self._close_operations(self.watch)
         if self.threads is not None:
             self.threads.shutdown(wait=False, cancel_futures=True)
             self.threads = None
         if self.ring is not None:
             self._close_ring(self.ring)
-        if self.watch is not None and self.op is not None:
-            self.op.result = self.stop_event
-            self.base.run(self.watch.finished, self.op, self.error, self.outcome)
         if self.inside and self.host.gate is not None:
             self.inside = False
             self.host.gate.leave()
@@ -1029,8 +1074,24 @@ class Run:
         if self.orphaned:
             self.warn_unheard()
         self.workers = []
+        self.scope.run = None  # contexts outlive the run, and must not keep it
+        self.base = _EMPTY
         self.collectors = self.waits = self.children = self.op = None
         self.watch = self.recorder = self.parent = None
+
+    def _close_operations(self, watch: Watch) -> None:
+        """Whatever is open ends with the run: steps that were left behind, events that nobody took up."""
+        for worker in self.workers:
+            if worker.op is not None:
+                op, worker.op = worker.op, None
+                watch.finished(op, None, "cancelled")
+            self._drop(worker.delivery())
+        for kept in self.waits.kept if self.waits is not None else ():
+            if kept.sent is not None:
+                watch.finished(kept.sent, None, "dropped")
+        if self.op is not None:
+            self.op.result = self.stop_event
+            self.base.run(watch.finished, self.op, self.error, self.outcome)
 
     def ended(self) -> asyncio.Future[None]:
         """A future of the running event loop that is done when the run has ended."""
@@ -1091,10 +1152,14 @@ class Run:
             subject=me.event,
             attempt=1 if me.ledger is None else me.ledger.failures + 1,
         )
-        if sent is not None:
+        if me.ledger is not None and me.ledger.due_ns:
+            op.queued_ns = max(0, op.started_at - me.ledger.due_ns)
+        elif sent is not None:
             op.queued_ns = max(0, op.started_at - sent.started_at)
+        me.before = copy_context()
         me.token = current_scope.set(Scope(self, watch, op.ref, self.run_id, self.graph.name))
         watch.started(op)
+        me.after = copy_context()
 
     def _step_ends(self, me: Worker, error: BaseException | None, outcome: Outcome) -> None:
         op, me.op = me.op, None
@@ -1104,7 +1169,7 @@ class Run:
             outcome = "collecting" if op.result is None else "ok"
         self.watch.finished(op, error, outcome)
         current_scope.reset(me.token)
-        me.token = None
+        me.token = me.before = me.after = None
 
     def note(self, worker: Worker | None, name: str, facts: dict[str, Any]) -> None:
         """Note something on the step that a worker executes, or on the run."""
@@ -1115,8 +1180,10 @@ class Run:
 
     def next_delivery_key(self) -> str:
         """Names a delivery to the outside."""
-        self.deliveries += 1
-        return f"{self.run_id}:{self.deliveries}"
+        with _naming:
+            self.deliveries += 1
+            number = self.deliveries
+        return f"{self.run_id}:{number}"
 
     # -- from other threads ------------------------------------------------------------------------
 
@@ -1150,6 +1217,13 @@ class Run:
         return dump(self)
 
 
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as second:  # noqa: BLE001 because an error that cannot be shown must not hide itself
+        return f"<its text cannot be shown: {type(second).__name__}>"
+
+
 def _done(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
@@ -1161,8 +1235,3 @@ def _wake(future: asyncio.Future[None], here: asyncio.AbstractEventLoop) -> None
         _done(future)
     elif not loop.is_closed():
         loop.call_soon_threadsafe(_done, future)
-
-
-def _noticed(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        logger().error("winding up a run failed: please report it", exc_info=error)

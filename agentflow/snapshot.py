@@ -17,6 +17,7 @@ from .errors import ContextSerdeError
 from .graph import Edge
 from .port import Port
 from .store import DictState
+from .waits import Kept
 
 if TYPE_CHECKING:
     from collections import deque
@@ -134,7 +135,7 @@ def dump(run: Storable, *, without: Worker | None = None, keep: Callable[[Any], 
         {"event": event(value, "an event"), "from": plan and plan.name, "step": step} for value, plan, step in produced
     ]
     waits = run.waits
-    data["kept"] = [event(value, "a kept event") for value in (waits.kept if waits is not None else ())]
+    data["kept"] = [event(kept.event, "a kept event") for kept in (waits.kept if waits is not None else ())]
     awaited: set[type[Event]] = set() if waits is None else {*(waiter.kind for waiter in waits), *waits.kinds}
     data["awaited"] = sorted(map(class_name, awaited - run.graph.waited))
     taken: dict[Collector, list[Taken]] = {}
@@ -225,7 +226,7 @@ def _load_under_way(run: Storable, data: Mapping[str, Any]) -> None:
     if data["awaited"] or data["kept"]:
         waits = run.waiting()
         waits.kinds |= {kind for name in data["awaited"] if (kind := event_named(name)) is not None}
-        waits.kept = [codec.decode(value, "a kept event") for value in data["kept"]]
+        waits.kept = [Kept(codec.decode(value, "a kept event"), None) for value in data["kept"]]
     variables = copy_context()
     run.restored = []
     for entry in data["pending"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from contextlib import asynccontextmanager
+from functools import partial
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, cast
 
@@ -60,6 +61,12 @@ class StateStore(Generic[StateT]):
     def load(self, make: Callable[[], Any]) -> None:
         """Take the state from `make`, which is called at the first use: nobody pays for what is not read."""
         self._make = make
+
+    def twin(self) -> StateStore[StateT]:
+        """A store of its own with a copy of the state."""
+        store: StateStore[StateT] = StateStore(self._model)
+        store.load(partial(copied, self.peek()))
+        return store
 
     def peek(self) -> Any:
         """The state itself, without what is being edited, to be read only."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import WorkflowRuntimeError, WorkflowTimeoutError
 from .events import HumanResponseEvent, InputRequiredEvent
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .effects import Ledger
     from .events import Event
     from .graph import Graph, StepPlan
+    from .observe import Operation
     from .port import Port
 
 KEPT_AT_MOST = 1_000
@@ -47,6 +48,14 @@ class Waiter:
         return isinstance(event, self.kind) and all(event.get(k) == v for k, v in self.requirements.items())
 
 
+class Kept(NamedTuple):
+    """An event that came before anyone waited for it."""
+
+    event: Event
+    sent: Operation | None
+    """The operation of its being sent, where somebody looks on."""
+
+
 class Waits:
     """All waits of a run, by the type of event that they are for, first in first out."""
 
@@ -57,7 +66,7 @@ class Waits:
         self._by_kind: dict[type[Event], list[Waiter]] = {}
         self.kinds = kinds
         """The types that are kept for a later wait though nobody waits yet."""
-        self.kept: Sequence[Event] = ()
+        self.kept: Sequence[Kept] = ()
         self.suspended = 0
         """How many workers stand still in a wait."""
 
@@ -77,16 +86,16 @@ class Waits:
         requirements: Mapping[str, Any],
         key: str,
         timeout: float | None,
-    ) -> Event | Waiter:
+    ) -> Kept | Waiter:
         """The event, if it has come already; else the wait, to be awaited and then ended.
 
         `worker` executes the step that waits, or is None where the step's execution is over.
         """
         waiter = Waiter(plan, ledger, kind, requirements, key)
         for position, early in enumerate(self.kept):
-            if waiter.matches(early):
+            if waiter.matches(early.event):
                 self.kept = [*self.kept[:position], *self.kept[position + 1 :]]
-                ledger.answers = {**ledger.answers, key: early}
+                ledger.answers = {**ledger.answers, key: early.event}
                 return early
         if kind in self._by_kind:
             self._by_kind[kind].append(waiter)
@@ -121,18 +130,25 @@ class Waits:
         if waiter.worker is not None:
             self.suspended -= 1
 
-    def answer(self, event: Event) -> Waiter | None:
-        """Hand an event to the first who waits for it, and say who that is."""
+    def abandon(self) -> None:
+        """The run ends: nobody will be answered any more."""
+        for waiter in list(self):
+            waiter.future.cancel()
+
+    def answer(self, event: Event, step: str | None) -> Waiter | None:
+        """Hand an event to the first who waits for it, in the step that it is addressed to, and say who that is."""
         for base in type(event).__mro__:
             for waiter in self._by_kind.get(base, ()):
-                if not waiter.future.done() and waiter.matches(event):
+                if waiter.future.done() or step not in {None, waiter.plan.name}:
+                    continue
+                if waiter.matches(event):
                     self.end(waiter)
                     waiter.ledger.answers = {**waiter.ledger.answers, waiter.key: event}
                     waiter.future.set_result(event)
                     return waiter
         return None
 
-    def keep(self, event: Event) -> None:
+    def keep(self, event: Event, sent: Operation | None) -> None:
         """Keep an event for a later wait. Raises `WorkflowRuntimeError` where too many are kept."""
         if len(self.kept) >= KEPT_AT_MOST:
             msg = (
@@ -140,11 +156,16 @@ class Waits:
                 f"a {type(event).__name__} would be one more. Does a step still await them (ctx.wait_for_event)?"
             )
             raise WorkflowRuntimeError(msg)
-        self.kept = [*self.kept, event]
+        self.kept = [*self.kept, Kept(event, sent)]
 
     def hopeful(self) -> bool:
-        """Can any of the waits still end: by its time-out, or by an event from outside?"""
-        return any(waiter.timer is not None or from_outside(self._run.graph, waiter.kind) for waiter in self)
+        """Can any of the waits still end: by a time limit, or by an event from outside?"""
+        return any(
+            waiter.timer is not None
+            or (waiter.worker is not None and waiter.worker.limit is not None)
+            or from_outside(self._run.graph, waiter.kind)
+            for waiter in self
+        )
 
     def _waited_long(self, waiter: Waiter, timeout: float) -> None:
         self.end(waiter)

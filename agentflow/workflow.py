@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
@@ -11,25 +12,30 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
 from typing_extensions import TypeVar
 
-from .errors import WorkflowConfigurationError, WorkflowRuntimeError, WorkflowValidationError
+from .checks import check_overrides, check_slots
+from .compiler import STEPS_ROLE, StepSource, collect_steps, compile_graph
+from .errors import WorkflowConfigurationError, WorkflowRuntimeError, WorkflowValidationError, shown
 from .events import Event, StartEvent, StopEvent
 from .gate import Gate
-from .graph import STEPS_ROLE, Graph, check_overrides, check_slots, collect_functions, compile_graph
 from .handler import Handler, ResultT
 from .host import Host
 from .observe import current_scope
+from .resource import Pools
 from .run import ENDED, NEW, RUNNING, Run
+from .signature import WORKFLOW_ROLE
 from .snapshot import load
-from .steps import WORKFLOW_ROLE, declaration_of
+from .steps import is_count, is_duration
 from .store import StateStore
 from .verbose import VerbosePrinter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
     from .context import Context
+    from .graph import Graph
+    from .steps import Declaration
 
 StartT = TypeVar("StartT", bound=StartEvent, default=StartEvent)
 
@@ -40,27 +46,31 @@ _attached = 0
 class _Attach:
     """`@step(workflow=X)`: adds a function to a class or, got from an object, to that object alone."""
 
-    def __get__(self, workflow: Workflow[Any, Any] | None, cls: type[Workflow[Any, Any]]) -> Callable[..., None]:
+    def __get__(
+        self, workflow: Workflow[Any, Any] | None, cls: type[Workflow[Any, Any]]
+    ) -> Callable[[Declaration], None]:
         return partial(_attach, cls if workflow is None else workflow)
 
 
-def _attach(target: type[Workflow[Any, Any]] | Workflow[Any, Any], fn: Callable[..., Any]) -> None:
+def _attach(target: type[Workflow[Any, Any]] | Workflow[Any, Any], declaration: Declaration) -> None:
     global _attached  # noqa: PLW0603 because classes are the process's
+    name = declaration.fn.__name__
     if target is Workflow:
         msg = (
-            f"@step(workflow=Workflow) on {fn.__name__!r} would add the step to every workflow there is. Make one of your "
+            f"@step(workflow=Workflow) on {name!r} would add the step to every workflow there is. Make one of your "
             "own: flow = Workflow(), or class MyFlow(Workflow): pass"
         )
         raise WorkflowValidationError(msg)
     cls = target if isinstance(target, type) else type(target)
-    own: dict[str, Callable[..., Any]] = vars(target).get(STEPS_ROLE, {})
-    if fn.__name__ in {**collect_functions(cls, {}), **own}:
-        msg = f"step {fn.__name__!r} is already part of {cls.__name__!r}. Give one of the two functions another name."
+    own: dict[str, StepSource] = vars(target).get(STEPS_ROLE, {})
+    if name in {**collect_steps(cls, {}), **own}:
+        msg = f"{cls.__name__!r} has a step {name!r} already. Give one of the two functions another name."
         raise WorkflowValidationError(msg)
-    setattr(target, STEPS_ROLE, {**own, fn.__name__: fn})
-    _attached += 1
-    if not isinstance(target, type):
-        target._host = None
+    setattr(target, STEPS_ROLE, {**own, name: StepSource(declaration.fn, declaration)})
+    if isinstance(target, type):
+        _attached += 1
+    else:
+        target._graph = target._host = None
 
 
 class Workflow(Generic[StartT, ResultT]):
@@ -83,13 +93,16 @@ class Workflow(Generic[StartT, ResultT]):
     _timeout: float | None = None
     _verbose: bool = False
     _gate: Gate | None = None
-    _resources: Mapping[Callable[..., Any], Any] = {}  # noqa: RUF012 because it is only ever replaced
+    _resources: Mapping[Callable[..., Any], Any] = {}
     _name: str | None = None
-    _workflows: Mapping[str, Workflow[Any, Any]] = {}  # noqa: RUF012 because it is only ever replaced
+    _workflows: Mapping[str, Workflow[Any, Any]] = {}
+    _graph: tuple[int, Graph] | None = None
+    """Kept by each class and by each object that has steps of its own; and what `_attached` was then."""
+    _pools: Pools | None = None
     _host: Host | None = None
     _compiled: int = -1
 
-    def __init__(  # noqa: PLR0913 because these are the options of a workflow
+    def __init__(
         self,
         timeout: float | None = None,
         verbose: bool = False,  # noqa: FBT001, FBT002 because the documented signature has it so
@@ -97,16 +110,7 @@ class Workflow(Generic[StartT, ResultT]):
         resources: Mapping[Callable[..., Any], Any] | None = None,
         name: str | None = None,
     ) -> None:
-        kind = type(self).__name__
-        if timeout is not None and (not isinstance(timeout, int | float) or timeout <= 0):
-            msg = f"{kind}(timeout={timeout!r}): a time-out is a positive number of seconds, or None for no limit."
-            raise WorkflowConfigurationError(msg)
-        if num_concurrent_runs is not None and (not isinstance(num_concurrent_runs, int) or num_concurrent_runs < 1):
-            msg = f"{kind}(num_concurrent_runs={num_concurrent_runs!r}): it is a whole number of 1 or more, or None."
-            raise WorkflowConfigurationError(msg)
-        if resources is not None and not hasattr(resources, "keys"):
-            msg = f"{kind}(resources={resources!r}): it is a mapping. Write resources={{make_db: my_db}}"
-            raise WorkflowConfigurationError(msg)
+        _check_options(type(self).__name__, timeout, num_concurrent_runs, resources, name)
         self._timeout = timeout
         self._verbose = verbose
         self._gate = None if num_concurrent_runs is None else Gate(num_concurrent_runs)
@@ -116,8 +120,6 @@ class Workflow(Generic[StartT, ResultT]):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} workflow{'' if self._name is None else f' {self._name!r}'}>"
 
-    # -- what it is, from outside ----------------------------------------------------------------
-
     @property
     def name(self) -> str:
         """How it is called."""
@@ -126,22 +128,20 @@ class Workflow(Generic[StartT, ResultT]):
     @property
     def start_event_class(self) -> type[StartEvent]:
         """The type of event that starts a run: its fields are what `run` takes."""
-        return self._ready(slots=False).graph.start
+        return graph_of(self).start
 
     @property
     def stop_event_class(self) -> type[StopEvent]:
         """The type of event that ends a run; plain StopEvent where there are several."""
-        return self._ready(slots=False).graph.stop
+        return graph_of(self).stop
 
     def events(self) -> list[type[Event]]:
         """Every type of event that the steps accept, produce or await."""
-        return list(self._ready(slots=False).graph.events())
+        return list(graph_of(self).events())
 
     def validate(self) -> None:
         """Compile and check it now. Raises `WorkflowValidationError` with what to write instead."""
         self._ready()
-
-    # -- setting it up ------------------------------------------------------------------------------
 
     def add_workflows(self, **workflows: Workflow[Any, Any]) -> None:
         """Fill slots for nested workflows: steps' parameters that are annotated with a workflow.
@@ -151,23 +151,25 @@ class Workflow(Generic[StartT, ResultT]):
         slots = {name for plan in graph_of(self).steps for name in plan.spec.slots}
         for name, workflow in workflows.items():
             if name not in slots:
-                msg = f"add_workflows({name}=...): no step of {self.name!r} has such a slot. There are: {sorted(slots) or 'none'}."
+                msg = (
+                    f"add_workflows({name}=...): no step of {self.name!r} has such a slot. There are: "
+                    f"{', '.join(sorted(slots)) or 'none'}. A slot is a step's parameter: {name}: Workflow"
+                )
                 raise WorkflowConfigurationError(msg)
-            if not isinstance(workflow, Workflow):
-                made = f"{workflow.__name__}()" if isinstance(workflow, type) else "MyFlow()"
-                msg = f"add_workflows({name}={workflow!r}): a slot takes a workflow object. Write add_workflows({name}={made})"
-                raise WorkflowConfigurationError(msg)
+            _check_nested(name, workflow)
         self._workflows = {**self._workflows, **workflows}
         self._host = None
 
-    def _ready(self, *, slots: bool = True) -> Host:
+    def _ready(self) -> Host:
         """The compiled workflow, compiled now where it is not, or not any more."""
-        host = self._host
-        if host is not None and self._compiled == _attached:
-            return host
+        if self._host is not None and self._compiled == _attached:
+            return self._host
         graph = graph_of(self)
+        check_slots(graph, self._workflows)
         check_overrides(graph, self._resources)
-        host = Host(
+        if self._pools is None:
+            self._pools = Pools()
+        self._host = Host(
             self,
             graph,
             timeout=self._timeout,
@@ -175,14 +177,11 @@ class Workflow(Generic[StartT, ResultT]):
             observers=(VerbosePrinter(),) if self._verbose else (),
             workflows=self._workflows,
             overrides=self._resources,
+            pools=self._pools,
             cancel_grace=self.cancel_grace,
         )
-        if slots:
-            check_slots(graph, self._workflows)
-            self._host, self._compiled = host, _attached
-        return host
-
-    # -- running it -----------------------------------------------------------------------------------
+        self._compiled = _attached
+        return self._host
 
     def run(
         self,
@@ -230,17 +229,17 @@ class Workflow(Generic[StartT, ResultT]):
         if ctx._plan is not None:
             msg = "run(ctx=...) was given the context of a step. A run of its own is started without: workflow.run(...)"
             raise WorkflowRuntimeError(msg)
-        if old.status == ENDED:
-            return Run(host, old.store)
-        if old.status != NEW:
+        if old.status not in {NEW, ENDED}:
             msg = (
-                f"the run of {old.graph.name!r} that this context belongs to is still going. Await its handler first, or "
-                "store and restore it: Context.from_dict(workflow, ctx.to_dict())"
+                f"the run of {old.graph.name!r} that this context belongs to is still going. Await its handler first, "
+                "or store and restore it: Context.from_dict(workflow, ctx.to_dict())"
             )
             raise WorkflowRuntimeError(msg)
-        if old.host is not host and old.graph is not host.graph:
-            msg = f"this context belongs to {old.graph.name!r}, not to {self.name!r}. Make one for it: Context(workflow)"
+        if old.host is not host and old.graph.steps is not host.graph.steps:
+            msg = f"this context belongs to {old.graph.name!r}, not to {self.name!r}. Write: Context({self.name}())"
             raise WorkflowRuntimeError(msg)
+        if old.status == ENDED:
+            return Run(host, old.store)
         old.host = host
         assert isinstance(old, Run)
         return old
@@ -252,18 +251,25 @@ class Workflow(Generic[StartT, ResultT]):
             if start_event is not None or fields:
                 given = "start_event" if start_event is not None else next(iter(fields))
                 msg = (
-                    f"run(ctx=..., {given}=...): this run of {self.name!r} had not ended; it goes on where it was and takes "
-                    "no start event. Write: workflow.run(ctx=ctx)"
+                    f"run(ctx=..., {given}=...): this run of {self.name!r} had not ended; it goes on where it was and "
+                    "takes no start event. Write: workflow.run(ctx=ctx)"
                 )
                 raise WorkflowRuntimeError(msg)
             return None
         if start_event is None:
             return graph.start_event(fields)
         if not isinstance(start_event, graph.start):
-            msg = f"run(start_event={start_event!r}): {self.name!r} starts with a {graph.start.__name__}. Write: run(start_event={graph.start.__name__}(...))"
+            msg = (
+                f"run(start_event={shown(start_event)}): {self.name!r} starts with a {graph.start.__name__}. Write: "
+                f"run(start_event={graph.start.__name__}(...))"
+            )
             raise WorkflowRuntimeError(msg)
         if fields:
-            msg = f"run(start_event=..., {next(iter(fields))}=...): fields belong in the event. Give either the event or its fields."
+            field = next(iter(fields))
+            msg = (
+                f"run(start_event=..., {field}=...): a run is started by an event or by fields, not both. Write: "
+                f"run(start_event={graph.start.__name__}({field}=...))"
+            )
             raise WorkflowRuntimeError(msg)
         return start_event
 
@@ -296,14 +302,12 @@ class Workflow(Generic[StartT, ResultT]):
             load(run, data)
         return run
 
-    # -- closing it -----------------------------------------------------------------------------------
-
     async def aclose(self) -> None:
         """Tear down the resources that live as long as the workflow, in this event loop."""
-        if self._host is not None:
-            errors = await self._host.pool.close()
+        if self._pools is not None:
+            errors = await self._pools.here().close()
             if errors:
-                msg = f"closing {self.name!r}"
+                msg = f"the teardown of resources of {self.name!r} failed"
                 raise BaseExceptionGroup(msg, errors)
 
     async def __aenter__(self) -> Self:
@@ -320,15 +324,46 @@ setattr(Workflow, WORKFLOW_ROLE, True)
 
 def graph_of(workflow: Workflow[Any, Any] | type[Workflow[Any, Any]]) -> Graph:
     """The compiled graph of a workflow object or class. Raises `WorkflowValidationError`."""
-    cls = workflow if isinstance(workflow, type) else type(workflow)
-    own: dict[str, Callable[..., Any]] = {} if isinstance(workflow, type) else vars(workflow).get(STEPS_ROLE, {})
-    name = cls.__name__ if isinstance(workflow, type) else workflow.name
-    kept: tuple[int, str, Graph] | None = None if own else vars(cls).get("_graph")
-    if kept is not None and kept[:2] == (_attached, name):
-        return kept[2]
-    functions = collect_functions(cls, own)
-    graph = compile_graph(name, functions)
-    assert all(declaration_of(fn) is not None for fn in functions.values())
-    if not own:
-        cls._graph = (_attached, name, graph)  # type: ignore[attr-defined]  # each class has its own
-    return graph
+    if isinstance(workflow, type):
+        return _kept_graph(workflow, workflow, {})
+    own: dict[str, StepSource] = vars(workflow).get(STEPS_ROLE, {})
+    cls = type(workflow)
+    return _kept_graph(workflow if own else cls, cls, own).named(workflow.name)
+
+
+def _kept_graph(holder: Any, cls: type[Workflow[Any, Any]], own: Mapping[str, StepSource]) -> Graph:
+    kept: tuple[int, Graph] | None = holder.__dict__.get("_graph")
+    if kept is None or kept[0] != _attached:
+        kept = holder._graph = (_attached, compile_graph(cls.__name__, collect_steps(cls, own)))
+    return kept[1]
+
+
+def _check_nested(name: str, workflow: object) -> None:
+    if not isinstance(workflow, Workflow):
+        made = f"{workflow.__name__}()" if isinstance(workflow, type) else "MyFlow()"
+        msg = (
+            f"add_workflows({name}={shown(workflow)}): it takes a workflow object. Write: add_workflows({name}={made})"
+        )
+        raise WorkflowConfigurationError(msg)
+
+
+def _check_options(kind: str, timeout: object, num_concurrent_runs: object, resources: object, name: object) -> None:
+    if timeout is not None and not is_duration(timeout):
+        msg = (
+            f"{kind}(timeout={shown(timeout)}): it is a positive number of seconds. Write {kind}(timeout=60), or None."
+        )
+    elif num_concurrent_runs is not None and not is_count(num_concurrent_runs):
+        msg = (
+            f"{kind}(num_concurrent_runs={shown(num_concurrent_runs)}): it is a whole number of 1 or more. Write "
+            f"{kind}(num_concurrent_runs=4), or None for no limit."
+        )
+    elif resources is not None and not isinstance(resources, Mapping):
+        msg = (
+            f"{kind}(resources={shown(resources)}): it is a mapping of factories to what replaces them. Write "
+            f"{kind}(resources={{make_db: my_db}})."
+        )
+    elif name is not None and not (isinstance(name, str) and name):
+        msg = f'{kind}(name={shown(name)}): it is a text. Write {kind}(name="my-flow"), or None for {kind!r}.'
+    else:
+        return
+    raise WorkflowConfigurationError(msg)

@@ -1,6 +1,6 @@
 """Judge a question, improve it in a loop, look for an answer in three ways at once, let the best one win.
 
-    make demo QUESTION="How is a failed step tried again?"
+    make demo QUESTION="How does a step wait for a human?"
 
 The documents are the Markdown files of this repository. No language model takes part: a question is judged by its
 words, an answer is a passage of the documents as it stands, and SQLite's full-text search finds it.
@@ -11,7 +11,7 @@ import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from difflib import get_close_matches
 from pathlib import Path
 from textwrap import indent
@@ -29,7 +29,9 @@ from agentflow import (
     step,
 )
 
-QUESTION = "Where do I change what an error message says?"
+QUESTION = "How does a step wait for a human?"
+EXAMPLE = "QUESTION="  # a document that asks is no answer
+FEWEST_WORDS = 5
 ROOT = Path(__file__).parents[1]
 
 
@@ -83,7 +85,9 @@ def passages_of(name: str, text: str) -> Iterator[Passage]:
     for number, line in enumerate([*text.splitlines(), ""], start=1):
         fence = line.lstrip().startswith("```")
         if block and not fenced and (fence or not line.strip() or line.startswith(("#", "- ", "|"))):
-            yield Passage(f"{name}:{start}", heading, "\n".join(block))
+            passage = Passage(f"{name}:{start}", heading, "\n".join(block))
+            if len(words_of(passage.text)) >= FEWEST_WORDS and EXAMPLE not in passage.text:
+                yield passage
             block = []
         if fence:
             fenced = not fenced
@@ -220,15 +224,15 @@ def main(question: str, drawings: Path = ROOT / ".demo") -> None:
     workflow = JudgeQuery(verbose=True)
     answer = workflow.run_sync(query=question)
     best = answer.responses[0]
-    print(f"\n{best.strategy} wins, with {best.passage.source} ({best.passage.heading}), word for word:\n")
+    print(f"\nThe judge picks {best.strategy}: {best.passage.source}, {best.passage.heading}.")
+    print("No language model takes part; the passage, word for word:\n")
     print(indent(best.passage.text, "    "), end="\n\n")
     for response in answer.responses:
         print(f"    {response.score:.2f}  {response.strategy:10}  {response.passage.source}")
-    with suppress(NotImplementedError):
-        drawings.mkdir(exist_ok=True)
-        draw_all_possible_flows(workflow, filename=str(drawings / "all_flows.html"))
-        draw_most_recent_execution(workflow, filename=str(drawings / "this_run.html"))
-        print(f"\nDrawn, to be opened in a browser: {drawings.name}/all_flows.html, {drawings.name}/this_run.html")
+    drawings.mkdir(exist_ok=True)
+    draw_all_possible_flows(workflow, filename=str(drawings / "all_flows.html"))
+    draw_most_recent_execution(workflow, filename=str(drawings / "this_run.html"))
+    print(f"\nDrawn, to be opened in a browser: {drawings.name}/all_flows.html, {drawings.name}/this_run.html")
 
 
 if __name__ == "__main__":

@@ -236,7 +236,9 @@ async def test_from_thread_in_an_async_step_says_what_to_write() -> None:
                 coroutine.close()
             return StopEvent()
 
-    with pytest.raises(WorkflowRuntimeError, match="from_thread is for plain functions; in an async step, write: await"):
+    with pytest.raises(
+        WorkflowRuntimeError, match="from_thread is for plain functions; in an async step, write: await"
+    ):
         await Wrong().run()
 
 

@@ -180,7 +180,7 @@ def test_a_step_never_has_more_executions_at_once_than_workers(count: int, worke
             nonlocal now, most
             now += 1
             most = max(most, now)
-            for _ in range(1 + pauses[ev.n % len(pauses)]):
+            for _ in range(2 + pauses[ev.n % len(pauses)]):  # one turn of the loop makes the workers
                 await asyncio.sleep(0)
             now -= 1
             return Done()
@@ -342,7 +342,9 @@ async def test_a_cancellederror_that_nobody_asked_for_is_the_error_of_its_step()
             await future
             return StopEvent()
 
-    with pytest.raises(WorkflowRuntimeError, match="step 'start' of 'Broken' raised CancelledError, though nobody") as error:
+    with pytest.raises(
+        WorkflowRuntimeError, match="step 'start' of 'Broken' raised CancelledError, though nobody"
+    ) as error:
         await Broken().run()
     assert isinstance(error.value.__cause__, asyncio.CancelledError)
 
@@ -1109,7 +1111,9 @@ async def test_an_event_sent_after_the_end_raises_and_says_how_to_go_on() -> Non
 
     handler = Quick().run()
     await handler
-    with pytest.raises(WorkflowRuntimeError, match="the run of 'Quick' has ended, so a A cannot be sent to it") as error:
+    with pytest.raises(
+        WorkflowRuntimeError, match="the run of 'Quick' has ended, so a A cannot be sent to it"
+    ) as error:
         handler.ctx.send_event(A())
     assert "workflow.run(ctx=handler.ctx)" in str(error.value)
     with pytest.raises(WorkflowRuntimeError, match="has ended"):
@@ -1149,7 +1153,9 @@ async def test_a_thousand_events_are_kept_and_the_next_one_raises_in_its_sender(
     await asyncio.sleep(0)
     for n in range(1_000):
         handler.ctx.send_event(Answer(n=n))
-    with pytest.raises(WorkflowRuntimeError, match="1,000 events that no step of 'Human' accepts are kept for a later wait"):
+    with pytest.raises(
+        WorkflowRuntimeError, match="1,000 events that no step of 'Human' accepts are kept for a later wait"
+    ):
         handler.ctx.send_event(Answer())
     go.set()
     assert await handler == 999

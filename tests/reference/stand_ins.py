@@ -1,5 +1,6 @@
 """What the documents take from elsewhere, as small as it can be: a model client, an index, a memory."""
 
+import re
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
@@ -149,5 +150,5 @@ def critique_of(topic: str) -> str:
 
 def shows(page: Path, *names: str) -> bool:
     """Is this a drawing in which all of these names stand?"""
-    text = page.read_text(encoding="utf-8")
-    return "<svg" in text and all(name in text for name in names)
+    drawing = page.read_text(encoding="utf-8").partition("<svg")[2].partition("</svg>")[0]
+    return {label.strip() for label in re.findall(r">([^<>]+)<", drawing)}.issuperset(names)

@@ -588,4 +588,4 @@ def test_starting_from_no_checkpoint_says_what_is_missing() -> None:
     """000.23 as it is printed."""
     w_cptr = WorkflowCheckpointer(workflow=SharedJokeFlow())
     with pytest.raises(TypeError, match="checkpoint"):
-        w_cptr.run_from(topic="Ships")  # type: ignore[call-arg]  # because it is the misprint
+        _ = w_cptr.run_from(topic="Ships")  # type: ignore[call-arg]  # because it is the misprint
