@@ -14,7 +14,7 @@ import typing
 from decimal import Decimal
 from enum import Enum, Flag
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from uuid import UUID
 
 from pydantic import AliasChoices, BaseModel, RootModel
@@ -115,10 +115,18 @@ class Codec:
         try:
             return self._encode(value, where, keep)
         except RecursionError:
-            if keep is not None:
-                return _Kept(keep(value))
-            msg = f"{where} holds itself, or is nested too deeply to be stored. Keep ids in place of the objects."
-            raise ContextSerdeError(msg) from None
+            if keep is None:
+                msg = f"{where} holds itself, or is nested too deeply to be stored. Keep ids in place of the objects."
+                raise ContextSerdeError(msg) from None
+        if value.__class__ is not dict or TAG in value:
+            return _Kept(keep(value))
+        return {k: self._encoded_or_kept(v, where, keep) for k, v in value.items()}
+
+    def _encoded_or_kept(self, value: Any, where: str, keep: Keep) -> Any:
+        try:
+            return self._encode(value, where, keep)
+        except RecursionError:
+            return _Kept(keep(value))
 
     def _encode(self, value: Any, where: str, keep: Keep | None) -> Any:  # noqa: PLR0911 because each kind of value has its own form
         kind: type = value.__class__
@@ -197,8 +205,7 @@ class Codec:
         if issubclass(found, Enum):
             return found(inner) if issubclass(found, Flag) else found[inner]
         if issubclass(found, RootModel):
-            whole: type[RootModel[Any]] = found
-            return whole.model_validate(self._decode(inner, where))
+            return cast("type[RootModel[Any]]", found).model_validate(self._decode(inner, where))
         data: dict[str, Any] = {k: self._decode(v, f"{where}.{k}") for k, v in inner.items()}
         if issubclass(found, BaseModel):
             return found.model_validate(_by_alias(found, data))

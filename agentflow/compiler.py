@@ -59,7 +59,7 @@ def collect_steps(cls: type, own: Mapping[str, StepSource]) -> dict[str, StepSou
                 if value is not None:
                     msg = (
                         f"{base.__name__}.{name} overrides the step {name!r} without being one. Write @step above it, "
-                        f"or {name} = None to take the step out."
+                        f"or {name} = None to take it out."
                     )
                     raise WorkflowValidationError(msg)
                 del found[name]

@@ -63,13 +63,13 @@ class Worker:
         self.after: Variables | None = None
         self.stepped = False
         """May it execute one delivery though the run is held?"""
-        self.robbed = False
-        """Has another taken its delivery before it had its first turn?"""
         self.take(delivery)
 
     def take(self, delivery: Delivery) -> None:
         """Make it the worker's next delivery."""
         self.plan, self.event, self.edge, self.variables, self.sent, self.ledger = delivery
+        self.robbed = False
+        """Has another taken its delivery, and has it none?"""
         self.ctx: Context[Any] | None = None
         self.threaded: Variables | None = None
         """The context variables as the thread left them in which a plain function ran."""

@@ -3,7 +3,7 @@
 The usual way (after Sugiyama): lines that close a loop are set aside, every box gets a layer below all
 that lead to it, and the order is chosen so that few lines cross. A line that passes layers holds a
 place in each of them. Lines to one box share their places, so they meet in one trunk; loops back to
-it share a lane, which begins and ends beside the boxes.
+it share lanes, which begin and end beside the boxes.
 """
 
 from __future__ import annotations
@@ -37,14 +37,15 @@ class Grid:
         """A place that stays next to a box, where the lane of a loop begins or ends: its box."""
         self.through: list[list[int]] = []
         """For each line, the places that it holds, from its source on."""
-        lanes: dict[int, dict[int, None]] = {}
-        shared: dict[tuple[bool, int, int], int] = {}
+        lanes: dict[tuple[int, int], dict[int, None]] = {}
+        shared: dict[tuple[int, int, int], int] = {}
+        lane_of = self._lanes_of()
         for number, (source, target) in enumerate(lines):
             loop = number in self.loops
             first, last = self.layer[source], self.layer[target]
             places: list[int] = []
             for level in range(first - 1, last - 1, -1) if loop else range(first + 1, last):
-                key = (loop, target, level)
+                key = (lane_of.get(number, -1), target, level)
                 if key not in shared:
                     shared[key] = self._place(level)
                 places.append(shared[key])
@@ -52,13 +53,15 @@ class Grid:
                 self.beside[places[-1]] = target
                 places.insert(0, self._place(first))
                 self.beside[places[0]] = source
-                lanes.setdefault(target, {}).update(dict.fromkeys(places))
+                lanes.setdefault((target, lane_of[number]), {}).update(dict.fromkeys(places))
                 self._join(places[::-1])
             else:
                 self._join([source, *places, target])
             self.through.append(places)
         self.lanes = [list(lane) for lane in lanes.values()]
-        """For each box that loops lead to, the places that they hold."""
+        """The places that loops to the same box hold together."""
+        self.second = {place for (_, lane), places in lanes.items() if lane for place in places}
+        """The places of lanes that are a box's second."""
         self.rows = _ordered(self)
         """The nodes of each layer, from left to right."""
 
@@ -66,6 +69,16 @@ class Grid:
     def size(self) -> int:
         """How many nodes there are."""
         return len(self.layer)
+
+    def _lanes_of(self) -> dict[int, int]:
+        """For each loop, which of two lanes to its box it takes: what begins side by side can go up on both sides."""
+        begun: dict[tuple[int, int], list[int]] = {}
+        for number in sorted(self.loops):
+            source, target = self.lines[number]
+            begun.setdefault((target, self.layer[source]), []).append(number)
+        return {
+            number: int(2 * n >= len(numbers) > 1) for numbers in begun.values() for n, number in enumerate(numbers)
+        }
 
     def _place(self, level: int) -> int:
         self.layer.append(level)
@@ -153,11 +166,11 @@ class _Order:
 
     def __init__(self, grid: Grid, *, right: bool) -> None:
         self.grid = grid
-        self.right = dict.fromkeys(grid.beside, right)
+        self.right = {place: right != (place in grid.second) for place in grid.beside}
         self.heads: list[list[int]] = [[] for _ in range(max(grid.layer, default=-1) + 1)]
         """Each row without what is beside a box."""
-        lanes = {node for lane in grid.lanes for node in lane}
-        for node in sorted(self._walked(), key=lambda node: (node in lanes) == right):
+        sides = {place: 1 if right != (place in grid.second) else -1 for lane in grid.lanes for place in lane}
+        for node in sorted(self._walked(), key=lambda node: sides.get(node, 0)):
             if node not in grid.beside:
                 self.heads[grid.layer[node]].append(node)
         self.companions: dict[int, list[int]] = {}

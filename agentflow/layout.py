@@ -65,7 +65,7 @@ def lay_out(sizes: Sequence[Size], lines: Sequence[tuple[int, int]]) -> Layout:
     left = min(centre - width / 2 for centre, width in zip(x, widths, strict=True))
     x = [round(centre - left, 1) for centre in x]
     bands = _bands(grid, x, sizes)
-    centres = [(x[box], round(sum(bands[grid.layer[box]]) / 2, 1)) for box in range(len(sizes))]
+    centres = [(x[box], round(sum(bands[grid.layer[box]]) / 2, 2)) for box in range(len(sizes))]
     routes = _Routes(grid, x, bands, centres, sizes)
     return Layout(
         max(centre + width / 2 for centre, width in zip(x, widths, strict=True)),
@@ -82,9 +82,9 @@ def _bands(grid: Grid, x: list[float], sizes: Sequence[Size]) -> list[tuple[floa
     for number, row in enumerate(grid.rows):
         if number:
             aside = max((abs(x[upper] - x[node]) for node in row for upper in grid.above[node]), default=0.0)
-            below += min(BETWEEN_LAYERS + aside * _STEEPNESS, _MOST_BETWEEN_LAYERS)
+            below += round(min(BETWEEN_LAYERS + aside * _STEEPNESS, _MOST_BETWEEN_LAYERS), 1)
         tall = max((sizes[node][1] for node in row if node < grid.boxes), default=0.0)
-        bands.append((round(below, 1), round(below + tall, 1)))
+        bands.append((round(below, 2), round(below + tall, 2)))
         below += tall
     return bands
 
@@ -261,7 +261,7 @@ class _Routes:
         points.append((x[target], self.centres[target][1] - self.sizes[target][1] / 2))
         after = next(iter(self.grid.through[number]), target)
         label = ((x[source] + x[after]) / 2, (self.bands[layer[source]][1] + self.bands[layer[after]][0]) / 2)
-        return Route(tuple(dict.fromkeys(points)), loop=False, label=label)
+        return Route(tuple(dict.fromkeys((at, round(y, 2)) for at, y in points)), loop=False, label=label)
 
     def loop(self, number: int) -> Route:
         """From the side of one box up to the side of another."""

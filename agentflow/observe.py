@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from .log import logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable
 
 ENTRY_POINTS = "agentflow.observers"
 
@@ -328,7 +328,7 @@ def attach(*more: Observer) -> Watch | None:
 
 
 @contextmanager
-def operation(kind: Kind, name: str, subject: object = None) -> Iterator[tuple[Watch, Operation] | None]:
+def operation(kind: Kind, name: str, subject: object = None) -> Generator[tuple[Watch, Operation] | None, None, None]:
     """Open an operation of a client or a tool around a block, in the step that is running, if one is.
 
     Yields None where nobody listens, else the watch and the operation, to set `result` or `outcome`

@@ -144,7 +144,7 @@ svg.addEventListener("pointerleave", hide);
 svg.addEventListener("focusin", (event) => tell(event.target.closest("[data-about]")));
 svg.addEventListener("focusout", hide);
 
-const first = () => fit(0.6);
+const first = () => fit(0.8);
 addEventListener("resize", first);
 addEventListener("beforeprint", () => svg.setAttribute("viewBox", `${all.x} ${all.y} ${all.width} ${all.height}`));
 addEventListener("afterprint", show);

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import WorkflowRuntimeError
 from .events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
-from .resource import Recipe, name_of
+from .resource import Recipe, Resource, name_of
 from .steps import DEFAULT_WORKERS
 from .workflow import Workflow, graph_of
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Callable, Hashable, Mapping
 
     from .graph import Graph, StepPlan
     from .signature import Slot
@@ -298,9 +298,11 @@ class _Sketch:
         rows = [("type", _type(declared)), ("made by", recipe.name), ("lives as long as", f"the {recipe.scope}")]
         if recipe.needs:
             rows.append(("needs", ", ".join(_needs(recipe))))
-        replaced: Mapping[Any, Any] = {} if isinstance(self.workflow, type) else self.workflow._resources
+        replaced: Mapping[Callable[..., Any], Any] = {} if isinstance(self.workflow, type) else self.workflow._resources
         if given := [value for factory, value in replaced.items() if factory is resource.factory]:
-            rows.append(("replaced by", _shown(given[0])))
+            # never the object as text: it may be a client that holds a key
+            other: Callable[..., Any] = given[0].factory if isinstance(given[0], Resource) else given[0].__class__
+            rows.append(("replaced by", name_of(other)))
         about = About("resource", name, _doc(resource.factory), tuple(rows))
         return Part("resource", name, f"per {recipe.scope}", missing=False, same=self._thing(recipe.key), about=about)
 
@@ -327,7 +329,7 @@ def _about_step(plan: StepPlan, count: int | None) -> About:
     rows += [("takes", _either(spec.accepts)), ("returns or sends", _either(spec.produces) or "nothing")]
     rows += [("awaits", _either(plan.waits))] if plan.waits else []
     rows.append(("num_workers", str(plan.limit)))
-    rows.append(("retry policy", "none" if plan.policy is None else _shown(plan.policy)))
+    rows.append(("retry policy", "none" if plan.policy is None else _ADDRESS.sub("", repr(plan.policy))))
     rows.append(("timeout", "none" if plan.timeout is None else f"{plan.timeout:g} s"))
     rows += [("state", spec.state.__name__)] if isinstance(spec.state, type) else []
     return About("step" if plan.is_async else "step, in a thread", plan.name, _doc(plan.fn), tuple(rows))
@@ -366,13 +368,6 @@ def _doc(thing: object) -> str:
 
 _ADDRESS = re.compile(r" (?:object )?at 0x[0-9a-fA-F]+")
 _PATH = re.compile(r"'[^']*'|\"[^\"]*\"|(?:[\w<>]+\.)+(?=\w)")
-
-
-def _shown(value: object) -> str:
-    """A value for people, the same in every process."""
-    if callable(value) and not isinstance(value, type) and hasattr(value, "__qualname__"):
-        return name_of(value)
-    return _ADDRESS.sub("", repr(value))
 
 
 def _type(annotation: object) -> str:

@@ -416,14 +416,11 @@ def _classes(annotation: object) -> list[type]:
         members = [_classes(a) for a in typing.get_args(annotation) if a is not type(None)]
         return [c for m in members for c in m] if all(members) else []
     kind: Any = origin or annotation
-    if (
-        not isinstance(kind, type)
-        or kind is object
-        or typing.is_typeddict(kind)
-        or getattr(kind, "_is_protocol", False)
-    ):
-        return []
-    return [kind]
+    return [kind] if isinstance(kind, type) and not _is_vague(kind) else []
+
+
+def _is_vague(kind: object) -> bool:
+    return kind is object or kind is Any or typing.is_typeddict(kind) or getattr(kind, "_is_protocol", False)
 
 
 def _fits(given: type, wanted: type) -> bool:

@@ -40,7 +40,7 @@ class Retry:
 
     - `attempts`: executions at most, 3 by default; None for no limit.
     - `within`: no attempt begins later than this many seconds after the first failure.
-    - `wait`: seconds, or a tenacity wait object; by default random, exponentially growing, up to 30 s.
+    - `wait`: seconds, or what tenacity takes for it; by default random, exponentially growing, up to 30 s.
     - `on`: which errors are worth it: exception classes, a predicate, or a tenacity retry object.
 
     Raises `WorkflowValidationError` where a limit makes no sense.
@@ -48,7 +48,7 @@ class Retry:
 
     attempts: int | None = 3
     within: float | None = None
-    wait: float | wait_base | None = None
+    wait: float | Callable[[tenacity.RetryCallState], float] | None = None
     on: type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool] | retry_base = Exception
 
     def __post_init__(self) -> None:
@@ -67,20 +67,15 @@ class Retry:
 
     def next(self, elapsed_time: float, attempts: int, error: Exception) -> float | None:
         """See `RetryPolicy.next`."""
-        import tenacity  # noqa: PLC0415 because only a failing step needs it
-
-        state = _call_state(_parts(self), attempts, elapsed_time)
-        state.set_exception((type(error), error, error.__traceback__))
-        policy = state.retry_object
+        if self.attempts is not None and attempts >= self.attempts:
+            return None
+        policy = _parts(self)
+        state = _call_state(policy, attempts, elapsed_time, error)
         if not policy.retry(state):
             return None
-        state.upcoming_sleep = float(policy.wait(state))
-        # stop_before_delay reads its elapsed time from these two
-        state.start_time, state.outcome_timestamp = 0.0, elapsed_time
-        if policy.stop(state):
-            return None
-        assert isinstance(policy, tenacity.BaseRetrying)
-        return state.upcoming_sleep
+        delay = float(policy.wait(state))
+        overslept = self.within is not None and elapsed_time + delay > self.within
+        return None if overslept else delay
 
 
 @dataclass(frozen=True)
@@ -126,7 +121,7 @@ class ExponentialBackoffRetryPolicy:
 
         wait: wait_base = tenacity.wait_exponential(self.initial_delay, self.max_delay, self.multiplier)
         if self.jitter:
-            whole = float(wait(_call_state(tenacity.Retrying(), attempts, elapsed_time)))
+            whole = float(wait(_call_state(tenacity.Retrying(), attempts, elapsed_time, error)))
             wait = tenacity.wait_random(whole / 2, whole)
         return Retry(self.maximum_attempts, wait=wait).next(elapsed_time, attempts, error)
 
@@ -174,17 +169,12 @@ async def verdict(
     """
     import tenacity  # noqa: PLC0415 because only a step with a tenacity policy needs it
 
-    if not policy.enabled:
+    if not getattr(policy, "enabled", True):  # older ones cannot be switched off
         if isinstance(outcome, BaseException):
             raise GiveUp
         return outcome or (None,)
-    state = _call_state(policy, attempts, elapsed)
+    state = _call_state(policy, attempts, elapsed, outcome)
     state.idle_for = idle
-    if isinstance(outcome, BaseException):
-        state.set_exception((type(outcome), outcome, outcome.__traceback__))
-    elif outcome is not None:
-        state.set_result(outcome[0])
-    state.start_time, state.outcome_timestamp = 0.0, elapsed
     single_use = policy.copy()
     single_use.begin()
     try:
@@ -203,12 +193,6 @@ async def verdict(
 def _parts(retry: Retry) -> tenacity.BaseRetrying:
     import tenacity  # noqa: PLC0415 because only a failing step needs it
 
-    stop: tenacity.stop.stop_base = (
-        tenacity.stop_never if retry.attempts is None else tenacity.stop_after_attempt(retry.attempts)
-    )
-    if retry.within is not None:
-        # an attempt may begin at the limit itself: stop_before_delay stops there
-        stop = tenacity.stop_any(stop, tenacity.stop_before_delay(retry.within + 1e-9))
     if retry.wait is None:
         wait: Any = tenacity.wait_random_exponential(multiplier=0.5, max=30)
     elif isinstance(retry.wait, int | float):
@@ -220,13 +204,20 @@ def _parts(retry: Retry) -> tenacity.BaseRetrying:
         on = tenacity.retry_if_exception_type(on)
     elif not isinstance(on, tenacity.retry_base):
         on = tenacity.retry_if_exception(on)
-    return tenacity.Retrying(stop=stop, wait=wait, retry=on)
+    return tenacity.Retrying(wait=wait, retry=on)
 
 
-def _call_state(policy: tenacity.BaseRetrying, attempts: int, elapsed: float) -> tenacity.RetryCallState:
+def _call_state(
+    policy: tenacity.BaseRetrying, attempts: int, elapsed: float, outcome: BaseException | tuple[object] | None
+) -> tenacity.RetryCallState:
+    """What tenacity's parts are asked with. `outcome` is the exception, the value in a 1-tuple, or None."""
     import tenacity  # noqa: PLC0415 because only a failing step needs it
 
     state = tenacity.RetryCallState(policy, None, (), {})
     state.attempt_number = attempts
-    state.start_time, state.outcome_timestamp = 0.0, elapsed
+    if isinstance(outcome, BaseException):
+        state.set_exception((type(outcome), outcome, outcome.__traceback__))
+    elif outcome is not None:
+        state.set_result(outcome[0])
+    state.start_time, state.outcome_timestamp = 0.0, elapsed  # last: an outcome brings the real time with it
     return state

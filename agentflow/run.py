@@ -556,6 +556,7 @@ class Run:
         if last is not me:
             self.workers[me.place] = last
             last.place = me.place
+        me.ctx = None  # a context leads back to its worker
         if self.stepper is not None:
             self.stepper.progressed()
         if self.status == RUNNING:
@@ -608,7 +609,8 @@ class Run:
         """Let a delivery be tried again after a delay; its slot is free meanwhile."""
         assert me.ledger is not None
         attempt.remember(self, me.ledger, delay)
-        self.note(me, "retry", {"attempt": me.ledger.failures, "delay": delay, "error": error})
+        if self.watch is not None:
+            self.note(me, "retry", {"attempt": me.ledger.failures, "delay": delay, "error": error})
         self._step_ends(me, error, "retried")
         me.ctx = None
         self._release(me.plan)
@@ -671,12 +673,17 @@ class Run:
         if not isinstance(event, Event):
             msg = f"send_event({event!r}): only events are sent. Write send_event(MyEvent(...)), one call for each."
             raise WorkflowRuntimeError(msg)
-        if self.status != RUNNING:
+        if self.status not in {QUEUED, RUNNING}:
             self._late(event, plan)
             return
         graph = self.graph
         if step is not None:
             self._check_target(event, step)
+        if self.status == QUEUED:
+            if graph.fate(type(event)) is Fate.LOST:
+                raise graph.lost(type(event), "the caller")
+            self.arrivals = [*(self.arrivals or ()), (event, None, step)]
+            return
         by: Worker | None = None
         if plan is not None:
             assert sender is not None
@@ -756,8 +763,11 @@ class Run:
             return
         sent = self._sent(event, cause)
         if fate is Fate.INPUT:
+            if not route.targets:
+                self.counts[route.edge] = self.counts.get(route.edge, 0) + 1
             self.write(event)
-            self.note(None, "event_streamed", {"event": event})
+            if self.watch is not None:
+                self.note(None, "event_streamed", {"event": event})
         if step is not None:
             route = self.host.route_to(route, step)
         for plan, edge in zip(route.targets, route.edges, strict=True):
@@ -926,6 +936,11 @@ class Run:
         return self.status == ENDED
 
     @property
+    def decided(self) -> bool:
+        """Is it settled how it ends, though it may still be wound up?"""
+        return self.status >= ENDING
+
+    @property
     def executing(self) -> bool:
         """Is a step running that is not suspended in a wait, or the run being wound up?"""
         return self._working or self.status == ENDING
@@ -975,7 +990,7 @@ class Run:
         if self.ready or self.backlog or self.delayed:
             self._drop_all()
         self.fresh = None
-        others = [worker for worker in self.workers if worker is not done]
+        others = [worker for worker in self.workers if worker is not done and not worker.robbed]
         for worker in others:
             worker.task.cancel()
         if self.waits is not None:
@@ -1102,6 +1117,8 @@ class Run:
             self.awaiting = [future]
         else:
             self.awaiting.append(future)
+        if self.status == ENDED and not future.done():
+            future.set_result(None)  # it ended just now, in its own thread
         return future
 
     def warn_unheard(self) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
 
 from .errors import UnresolvedNameError, WorkflowValidationError, type_name
 from .events import Event
@@ -23,34 +22,32 @@ WORKFLOW_ROLE = "__agentflow_workflow__"
 _EMPTY = inspect.Parameter.empty
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(NamedTuple):
     """A parameter that takes a nested workflow."""
 
     kind: type
     default: Any
 
 
-@dataclass(frozen=True, slots=True)
-class StepSpec:
+class StepSpec(NamedTuple):
     """What a step's signature says."""
 
     event: str
     """The name of the parameter that takes the event."""
     accepts: tuple[type[Event], ...]
     produces: tuple[type[Event], ...]
-    context: str | None = None
-    state: Any = None
+    context: str | None
+    state: Any
     """The state model in `Context[State]`."""
-    resources: Mapping[str, tuple[Resource, object]] = field(default_factory=dict[str, tuple[Resource, object]])
+    resources: Mapping[str, tuple[Resource, object]]
     """By parameter, the marker and the type that is declared."""
-    recipes: Mapping[str, Recipe] = field(default_factory=dict[str, "Recipe"])
+    recipes: Mapping[str, Recipe]
     """By parameter, how to make it."""
-    slots: Mapping[str, Slot] = field(default_factory=dict[str, Slot])
-    parameters: tuple[str, ...] = ()
+    slots: Mapping[str, Slot]
+    parameters: tuple[str, ...]
     """What is handed to it behind `self`, in order; empty where not all of it can be given by position."""
-    positional_only: tuple[str, ...] = ()
-    bound: bool = True
+    positional_only: tuple[str, ...]
+    bound: bool
     """Does it take `self`?"""
 
 

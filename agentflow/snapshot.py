@@ -68,6 +68,7 @@ class Storable(Port, Protocol):
     """A run, as it is stored. Its class says what each of these is."""
 
     stop_event: StopEvent | None
+    error: BaseException | None
     alive: float
     since: float
     deadline: Timer | None
@@ -80,6 +81,11 @@ class Storable(Port, Protocol):
     arrivals: list[tuple[Event, StepPlan | None, str | None]] | None
     waits: Waits | None
     collectors: dict[tuple[str, str], Collector] | None
+
+    @property
+    def over(self) -> bool:
+        """Has it ended, with all that belongs to it?"""
+        ...
 
     @property
     def stepper(self) -> Holder | None:
@@ -98,7 +104,7 @@ def dump(run: Storable, *, without: Worker | None = None, keep: Callable[[Any], 
     """
     codec = run.host.codec
     state = run.store.peek()
-    under_way = run.stop_event is None and (run.thread is not None or run.restored is not None)
+    under_way = run.error is None and not run.over and (run.thread is not None or run.restored is not None)
     data: dict[str, Any] = {
         "agentflow": VERSION,
         "workflow": run.graph.name,
@@ -121,6 +127,11 @@ def dump(run: Storable, *, without: Worker | None = None, keep: Callable[[Any], 
             entry["ledger"] = done
         return entry
 
+    stop = run.stop_event
+    if stop is not None:  # it has its result and is being wound up: what else is under way does not matter any more
+        nothing: dict[str, Any] = dict.fromkeys(("pending", "kept", "awaited", "collected"), [])
+        produced = [{"event": event(stop, "the result"), "from": None, "step": None}]
+        return {**data, **nothing, "produced": produced, "alive": run.alive, "deliveries": run.deliveries}
     executing = [worker for worker in run.workers if worker is not without and not worker.robbed]
     lines = [delivery for line in (run.backlog or {}).values() for delivery in line]
     data["pending"] = [
@@ -130,9 +141,9 @@ def dump(run: Storable, *, without: Worker | None = None, keep: Callable[[Any], 
         *(pending(delivery, due) for delivery, due in run.restored or ()),
     ]
     held = run.stepper.held if run.stepper is not None else ()
-    produced = [(h.event, h.plan, h.step) for h in held] + (run.arrivals or [])
+    arrivals = [(h.event, h.plan, h.step) for h in held] + (run.arrivals or [])
     data["produced"] = [
-        {"event": event(value, "an event"), "from": plan and plan.name, "step": step} for value, plan, step in produced
+        {"event": event(value, "an event"), "from": plan and plan.name, "step": step} for value, plan, step in arrivals
     ]
     waits = run.waits
     data["kept"] = [event(kept.event, "a kept event") for kept in (waits.kept if waits is not None else ())]
@@ -266,6 +277,6 @@ def _load_ledger(data: Mapping[str, Any], codec: Codec) -> Ledger:
     ledger.sent = {kind: n for name, n in data.get("sent", {}).items() if (kind := event_named(name)) is not None}
     ledger.added = tuple(data.get("added", ()))
     ledger.asked = tuple(data.get("asked", ()))
-    ledger.answers = codec.decode(data.get("answers", {}), "an answer")
-    ledger.once = codec.decode(data.get("once", {}), "ctx.once")
+    ledger.answers = dict(codec.decode(data.get("answers", {}), "an answer"))
+    ledger.once = dict(codec.decode(data.get("once", {}), "ctx.once"))
     return ledger

@@ -7,7 +7,7 @@ import copy
 from contextlib import asynccontextmanager
 from functools import partial
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Generic, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeGuard, cast
 
 from pydantic import BaseModel
 from typing_extensions import TypeVar
@@ -230,16 +230,19 @@ def _index(items: Sequence[Any], part: str) -> int | None:
     return index if -len(items) <= index < len(items) else None
 
 
+def _is_list(holder: Any) -> TypeGuard[list[Any]]:
+    return isinstance(holder, list)
+
+
 def _assign(holder: Any, part: str, value: Any) -> None:
     if isinstance(holder, dict):
         holder[part] = value
-    elif isinstance(holder, list):
-        items: Any = holder
-        index = _index(items, part)
+    elif _is_list(holder):
+        index = _index(holder, part)
         if index is None:
-            msg = f"the list in the state has {len(items)} items and none at {part!r}."
+            msg = f"the list in the state has {len(holder)} items and none at {part!r}."
             raise StateKeyError(msg)
-        items[index] = value
+        holder[index] = value
     elif isinstance(holder, BaseModel) and not _takes(holder, part):
         msg = f"the state {type(holder).__name__} has no field {part!r}. It has: {sorted(type(holder).model_fields)}."
         raise StateKeyError(msg)

@@ -6,7 +6,7 @@ import asyncio
 import heapq
 import itertools
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from .clock import Clock
@@ -15,6 +15,7 @@ from .observe import Observer, add_observer, remove_observer
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    from .clock import Timer
     from .observe import Kind, Note, Operation
 
 _SETTLING_TURNS = 100
@@ -91,14 +92,14 @@ def record(kinds: frozenset[Kind] | None = None) -> Generator[Recorder]:
 
 
 class _FakeTimer:
-    __slots__ = ("cancelled",)
+    __slots__ = ("callback",)
 
-    def __init__(self) -> None:
-        self.cancelled = False
+    def __init__(self, callback: Callable[[], object]) -> None:
+        self.callback: Callable[[], object] | None = callback
 
     def cancel(self) -> None:
         """Never call it."""
-        self.cancelled = True
+        self.callback = None
 
 
 class FakeClock(Clock):
@@ -109,9 +110,9 @@ class FakeClock(Clock):
 
     def __init__(self, start: float = 1_000_000_000.0) -> None:
         self.now = start
-        self._timers: list[tuple[float, int, _FakeTimer, Callable[[], Any]]] = []
+        self._timers: list[tuple[float, int, _FakeTimer]] = []
         self._order = itertools.count()
-        self._limits: WeakKeyDictionary[asyncio.Timeout, tuple[float, _FakeTimer]] = WeakKeyDictionary()
+        self._limits: WeakKeyDictionary[asyncio.Timeout, tuple[float, Timer]] = WeakKeyDictionary()
 
     def time(self) -> float:
         """Seconds since the epoch, as far as this clock is concerned."""
@@ -121,10 +122,12 @@ class FakeClock(Clock):
         """The same."""
         return self.now
 
-    def call_later(self, delay: float, callback: Callable[[], object]) -> _FakeTimer:
-        """Call `callback` when the clock has been moved by `delay` seconds."""
-        timer = _FakeTimer()
-        heapq.heappush(self._timers, (self.now + delay, next(self._order), timer, callback))
+    def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
+        """Call `callback` when the clock has been moved by `delay` seconds; at once if there is none."""
+        if delay <= 0:
+            return asyncio.get_running_loop().call_soon(callback)
+        timer = _FakeTimer(callback)
+        heapq.heappush(self._timers, (self.now + delay, next(self._order), timer))
         return timer
 
     def timeout(self, seconds: float) -> asyncio.Timeout:
@@ -152,17 +155,17 @@ class FakeClock(Clock):
     @property
     def pending(self) -> list[float]:
         """In how many seconds each timer will go off, soonest first."""
-        return sorted(when - self.now for when, _, timer, _ in self._timers if not timer.cancelled)
+        return sorted(when - self.now for when, _, timer in self._timers if timer.callback is not None)
 
     async def advance(self, seconds: float) -> None:
         """Let time pass, and everything that it brings about happen."""
         end = self.now + seconds
         await self.settle()
         while self._timers and self._timers[0][0] <= end:
-            when, _, timer, callback = heapq.heappop(self._timers)
-            if not timer.cancelled:
+            when, _, timer = heapq.heappop(self._timers)
+            if timer.callback is not None:
                 self.now = max(self.now, when)
-                callback()
+                timer.callback()
                 await self.settle()
         self.now = end
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from .events import Event
 from .observe import Kind, Observer
@@ -24,7 +24,8 @@ class VerbosePrinter(Observer):
         """A step is to be tried again."""
         if note.name == "retry":
             facts = note.facts
-            print(f"Step {op.name} failed, attempt {facts['attempt']}: {facts['error']!r}; again in {facts['delay']:g} s")  # noqa: T201 because printing is what it is for
+            why = f"attempt {facts['attempt']}: {facts['error']!r}; again in {facts['delay']:g} s"
+            print(f"Step {op.name} failed, {why}")  # noqa: T201 because printing is what it is for
 
     def finished(self, op: Operation, error: BaseException | None) -> None:
         """A step has ended."""
@@ -32,7 +33,9 @@ class VerbosePrinter(Observer):
             if op.outcome != "retried":
                 print(f"Step {op.name} ended with {error!r}")  # noqa: T201 because printing is what it is for
             return
-        events = [e for e in (op.result if isinstance(op.result, list) else [op.result]) if isinstance(e, Event)]
+        out: Any = op.result
+        returned = cast("list[object]", out) if isinstance(out, list) else [out]
+        events = [event for event in returned if isinstance(event, Event)]
         for event in events:
             print(f"Step {op.name} produced event {type(event).__name__}")  # noqa: T201 because printing is what it is for
         if not events:

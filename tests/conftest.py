@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import hypothesis
 import pytest
 
+from agentflow import observe
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -37,6 +39,14 @@ def no_network() -> Iterator[None]:
 
         patch.setattr(socket, "getaddrinfo", getaddrinfo)
         yield
+
+
+@pytest.fixture(autouse=True)
+def observers_leave_with_their_test() -> Iterator[None]:
+    """Whoever looks on at every run of the process looks on for one test only."""
+    yield
+    for observer in observe._added:
+        observe.remove_observer(observer)
 
 
 def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:

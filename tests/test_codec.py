@@ -324,8 +324,11 @@ def test_within_a_process_what_cannot_be_stored_may_be_kept() -> None:
     stored = CODEC.encode({"queue": queue, "n": (1,)}, "it", keep=lambda value: value)
     assert stored["queue"] is queue
     assert CODEC.decode(stored, "it") == {"queue": queue, "n": (1,)}
-    ring: dict[str, Any] = {}
-    ring["self"] = ring
+    ring: list[Any] = []
+    ring.append(ring)
+    stored = CODEC.encode({"ring": ring, "n": (1,)}, "it", keep=lambda value: value)
+    assert stored["n"] == {TAG: "tuple", "value": [1]}
+    assert CODEC.decode(stored, "it")["ring"] is ring
     assert CODEC.decode(CODEC.encode(ring, "it", keep=lambda value: value), "it") is ring
 
 

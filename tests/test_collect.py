@@ -180,7 +180,7 @@ async def test_what_is_no_event_cannot_be_collected() -> None:
     class Flow(Workflow):
         @step
         async def only(self, ctx: Context, ev: StartEvent) -> StopEvent:
-            ctx.collect_events(StartEvent, [StartEvent])  # type: ignore[call-overload]  # the mistake under test
+            ctx.collect_events(StartEvent, [StartEvent])  # type: ignore[arg-type]  # the mistake under test
             return StopEvent()
 
     with pytest.raises(WorkflowRuntimeError, match="ev is a ModelMetaclass, no event"):
