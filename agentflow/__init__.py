@@ -3,7 +3,7 @@
 The way in, from declaration to events out:
 
 - `events`, `steps`, `resource`, `retry`: what a workflow is written with.
-- `graph`: compiles and checks the declarations.
+- `compiler`, `checks`, `graph`: from the declarations to what a run trusts.
 - `workflow`, `run`, `context`, `handler`, `stream`: running it.
 - `checkpoint`, `draw`, `verbose`, `testing`: looking at it.
 - `observe`: the one seam through which everything is seen.

@@ -21,6 +21,14 @@ class TryAgain(Exception):  # noqa: N818 because it is a verdict, not an error
         self.delay = delay
 
 
+class Final(Exception):  # noqa: N818 because it is a verdict, not an error
+    """The policy has given up already; `error` stands."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__("the retry policy gave up")
+        self.error = error
+
+
 async def begin(run: Port, me: Worker) -> None:
     """An attempt begins: every one starts from the context variables of the delivery."""
     policy = me.plan.policy
@@ -34,14 +42,14 @@ async def begin(run: Port, me: Worker) -> None:
 
 
 async def judge(run: Port, me: Worker, out: object) -> object:
-    """Let a tenacity object look at what a step returned. Raises `TryAgain`, or what it raises to give up."""
+    """Let a tenacity object look at what a step returned. Raises `TryAgain`, or `Final` where it gives up."""
     policy, ledger = me.plan.policy, me.ledger
     if ledger is None or not is_tenacity(policy):
         return out
     try:
         answer = await verdict(policy, ledger.failures + 1, *_elapsed(run, ledger), (out,))
     except GiveUp as error:
-        raise error.__cause__ or error from None
+        raise Final(error.__cause__ if isinstance(error.__cause__, Exception) else error) from None
     if isinstance(answer, tuple):
         return answer[0]
     raise TryAgain(answer)
@@ -56,13 +64,13 @@ async def decide(run: Port, me: Worker, error: Exception) -> float | tuple[objec
         return None
     if not ledger.failures:
         ledger.failed_at = now
-    if is_tenacity(policy):
-        try:
-            return await verdict(policy, ledger.failures + 1, *_elapsed(run, ledger), error)
-        except GiveUp:
-            return None
-    delay = policy.next(now - ledger.failed_at, ledger.failures + 1, error)
-    return None if delay is None else max(0.0, float(delay))
+    if not is_tenacity(policy):
+        delay = policy.next(now - ledger.failed_at, ledger.failures + 1, error)
+        return None if delay is None else max(0.0, float(delay))
+    try:
+        return await verdict(policy, ledger.failures + 1, *_elapsed(run, ledger), error)
+    except GiveUp:
+        return None
 
 
 def remember(run: Port, ledger: Ledger, delay: float) -> None:

@@ -189,8 +189,9 @@ def check_overrides(graph: Graph, overrides: Mapping[Any, Any]) -> None:
     for factory in overrides:
         if key_of(factory) not in found.used:
             meant = factory.factory if isinstance(factory, Resource) else factory
+            key = name_of(factory) if callable(factory) else shown(factory)
             msg = (
-                f"Workflow(resources={{{shown(factory)}: ...}}): no step of {graph.name!r} uses this factory. The keys "
+                f"Workflow(resources={{{key}: ...}}): no step of {graph.name!r} uses this factory. The keys "
                 f"are the factories themselves; there are: {', '.join(sorted(found.used.values())) or 'none'}."
             )
             if key_of(meant) in found.used:

@@ -36,9 +36,13 @@ class Collector:
     comparison with the length of what is expected; that itself is read when it may be complete.
     """
 
-    __slots__ = ("_added", "_counted", "_counts", "_latest", "_positions", "_size", "held")
+    __slots__ = ("_added", "_counted", "_counts", "_latest", "_positions", "_size", "held", "key", "out")
 
     def __init__(self) -> None:
+        self.key = ("", "")
+        """The step, and which of its buffers."""
+        self.out = 0
+        """How many attempts hold what they took out, and may yet put it back."""
         self.held: dict[type[Event], deque[_Numbered]] = {}
         self._size = 0
         self._added = 0
@@ -95,6 +99,7 @@ class Collector:
         oldest = {kind: held[0].popleft if len(held) == 1 else partial(_oldest, held) for kind, held in lines.items()}
         taken = Taken([oldest[kind]() for kind in order])
         self._size -= len(taken)
+        self.out += 1
         return taken
 
     def _count(self, expected: Sequence[type[Event]]) -> dict[type[Event], int]:
@@ -115,6 +120,7 @@ class Collector:
 
     def put_back(self, taken: Taken) -> None:
         """Undo a `take`: the events stand again where they were."""
+        self.out -= 1
         for number, item in zip(reversed(taken.numbers), reversed(taken), strict=True):
             held = self.held.setdefault(type(item[0]), deque())
             place = 0

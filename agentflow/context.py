@@ -117,7 +117,7 @@ class Context(Generic[StateT]):
     def _collect(self, ev: Event, expected: Any, buffer_id: str | None) -> list[Any] | None:
         plan = self._plan
         if plan is None:
-            msg = "collect_events belongs in a step, which its buffers belong to. Take `ctx: Context` as a parameter there."
+            msg = "collect_events belongs in a step, as its buffers do. Take `ctx: Context` as a parameter there."
             raise WorkflowRuntimeError(msg)
         buffer = buffer_id or ""
         collector = self._run.collector(plan.name, buffer)
@@ -217,14 +217,14 @@ class Context(Generic[StateT]):
         return to_json(self.to_dict(), inf_nan_mode="constants").decode()
 
     @classmethod
-    def from_dict(cls, workflow: Any, data: Mapping[str, Any]) -> Context[StateT]:
+    def from_dict(cls, workflow: Any, data: Mapping[str, Any] | None) -> Context[StateT]:
         """What `to_dict` was given out, to be run: `workflow.run(ctx=ctx)`.
 
         A run that had not ended goes on, without a start event; after one that had ended, a new run
         starts with the old state. Raises `ContextSerdeError` where the data does not fit the workflow.
         """
         context: Context[StateT] = cls.__new__(cls)
-        context._bind(workflow.__agentflow_run__(data))
+        context._bind(workflow.__agentflow_run__({} if data is None else data))  # None would make a fresh one
         return context
 
     @classmethod

@@ -38,8 +38,10 @@ class Worker:
         "edge",
         "event",
         "ledger",
+        "left",
         "limit",
         "op",
+        "pauses",
         "place",
         "plan",
         "robbed",
@@ -56,6 +58,9 @@ class Worker:
         self.place = 0
         """Its index among the run's workers."""
         self.limit: asyncio.Timeout | None = None
+        self.pauses = 0
+        """How many waits for a human the time limit stands still for, and what is left of it."""
+        self.left = 0.0
         self.op: Operation | None = None
         self.token: Any = None
         self.before: Variables | None = None

@@ -31,7 +31,11 @@ class Port(Protocol):
     thread: int | None
     pool: Pool | None
     threads: ThreadPoolExecutor | None
-    run_id: str
+
+    @property
+    def run_id(self) -> str:
+        """Names it."""
+        ...
 
     @property
     def over(self) -> bool:

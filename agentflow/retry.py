@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from .errors import WorkflowValidationError
 
@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     import tenacity
     from tenacity.retry import retry_base
     from tenacity.wait import wait_base
+    from typing_extensions import TypeIs
 
 
 @runtime_checkable
 class RetryPolicy(Protocol):
     """Anything with this method can be a step's `retry_policy`."""
 
-    def next(self, elapsed_time: float, attempts: int, error: Exception) -> float | None:
+    def next(self, elapsed_time: float, attempts: int, error: Exception, /) -> float | None:
         """Seconds to wait before the next attempt, or None to let the error fail the run.
 
         `attempts` is the number of failures so far, `elapsed_time` the seconds since the first of
@@ -126,7 +127,7 @@ class ExponentialBackoffRetryPolicy:
         return Retry(self.maximum_attempts, wait=wait).next(elapsed_time, attempts, error)
 
 
-def is_tenacity(policy: object) -> TypeGuard[tenacity.BaseRetrying]:
+def is_tenacity(policy: object) -> TypeIs[tenacity.BaseRetrying]:
     """Is it a tenacity object? Where tenacity was never imported, nothing is."""
     module = sys.modules.get("tenacity")
     return module is not None and isinstance(policy, module.BaseRetrying)

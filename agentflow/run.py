@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from .clock import Timer
     from .collect import Collected
     from .context import Context
+    from .effects import Ledger
     from .graph import Edge, Graph, Route, StepPlan
     from .host import Host
     from .observe import Observer, Outcome, Watch
@@ -130,7 +131,7 @@ class Run:
         "workers",
     )
 
-    def __init__(self, host: Host, store: StateStore) -> None:
+    def __init__(self, host: Host, store: StateStore) -> None:  # noqa: PLR0915 because a run's state is explicit
         self.host = host
         self.graph: Graph = host.graph
         self.store = store
@@ -140,7 +141,7 @@ class Run:
         self.loop: asyncio.AbstractEventLoop
         self.workers: list[Worker] = []
         self.fresh: deque[Worker] | None = None
-        """Workers that had no turn yet: what they hold comes before what is ready, and whoever is free first takes it."""
+        """Workers that had no turn yet: what they hold comes before what is ready; whoever is free first takes it."""
         self.active = [0] * len(self.graph.steps)
         """By step, the slots in use."""
         self.ready: deque[Delivery] | None = None
@@ -149,7 +150,7 @@ class Run:
         self.waits: Waits | None = None
         self.collectors: dict[tuple[str, str], Collector] | None = None
         self.delayed: dict[object, tuple[Timer, Delivery, float]] | None = None
-        """Deliveries that wait for their next attempt: the timer, and when it goes off, in seconds since the epoch."""
+        """Deliveries that wait for another attempt, and when each is due, in seconds since the epoch."""
         self.children: set[Run] | None = None
         self.parent: Run | None = None
         self.counts: dict[Edge, int] = {}
@@ -193,10 +194,11 @@ class Run:
     @property
     def run_id(self) -> str:
         """Made when somebody asks."""
-        if self._run_id is None:
+        named = self._run_id
+        if named is None:
             with _naming:  # plain steps ask from their threads
-                self._run_id = self._run_id or str(uuid.uuid4())
-        return self._run_id
+                named = self._run_id = self._run_id or str(uuid.uuid4())
+        return named
 
     @run_id.setter
     def run_id(self, value: str) -> None:
@@ -210,7 +212,7 @@ class Run:
         self.clock = current_clock()
         self.base = copy_context()
         scope = current_scope.get()
-        parent = None if detached or scope is None else scope.run
+        parent: Run | None = None if detached or scope is None else scope.run
         if parent is not None and parent.status != RUNNING:
             parent = None
         if event is not None:
@@ -255,6 +257,10 @@ class Run:
         self.base.run(current_scope.set, self.scope)
         if self.host.timeout is not None and self.stepper is None:
             self._count_time()
+        self._deliver_first()
+
+    def _deliver_first(self) -> None:
+        """Bring the start event, or what was under way when the run was put away, to its steps."""
         pending, self.restored = self.restored or (), None
         arrivals, self.arrivals = self.arrivals or (), None
         if self.watch is not None and self.watch.events:
@@ -379,7 +385,7 @@ class Run:
                 if self.plain and route is not None and self.status == RUNNING:
                     # the short way: one successor, nothing else ready, nobody looking on
                     target = route.target
-                    if target is not None and not (self.ready or self.fresh or self.backlog or me.threaded):
+                    if target is not None and not (self.ready or self.fresh or self.backlog or me.threaded or me.ledger):
                         active = self.active
                         active[plan.index] -= 1
                         if active[target.index] < target.limit:
@@ -427,6 +433,8 @@ class Run:
         variables = threaded or here
         if self.recorder is not None:
             self.recorder(self, me, out)
+        if me.ledger is not None and me.ledger.taken:
+            self._consume(me.ledger)
         self._release(plan)
         stop = next(((event, way) for event, way in routes if way.fate is Fate.STOP), None)
         if self.stepper is not None:
@@ -455,11 +463,11 @@ class Run:
             return False
         return self._next(me, here)
 
-    def _routes(self, plan: StepPlan, out: object, route: Route | None) -> list[tuple[Event, Route]]:
+    def _routes(self, plan: StepPlan, out: Any, route: Route | None) -> list[tuple[Event, Route]]:
         if out is None:
             return []
         if route is not None:
-            return [(out, route)]  # type: ignore[list-item]  # only events have routes
+            return [(out, route)]
         several: list[Any] = out if isinstance(out, list) else [out]
         return [(v, plan.returns.get(type(v)) or self.graph.returned(plan, v)) for v in several]
 
@@ -589,6 +597,8 @@ class Run:
             own = WorkflowRuntimeError(msg)
             own.__cause__ = error
             error = own
+        elif isinstance(error, attempt.Final):
+            error = error.error
         elif me.plan.policy is not None and isinstance(error, Exception):
             try:
                 answer = await attempt.decide(self, me, error)
@@ -669,47 +679,50 @@ class Run:
 
     def send(self, event: Event, step: str | None, sender: Context[Any] | None) -> None:
         """An event is sent, by a step or from outside."""
-        plan = None if sender is None else sender._plan
         if not isinstance(event, Event):
             msg = f"send_event({event!r}): only events are sent. Write send_event(MyEvent(...)), one call for each."
             raise WorkflowRuntimeError(msg)
+        plan = None if sender is None else sender._plan
         if self.status not in {QUEUED, RUNNING}:
             self._late(event, plan)
             return
-        graph = self.graph
         if step is not None:
             self._check_target(event, step)
-        if self.status == QUEUED:
-            if graph.fate(type(event)) is Fate.LOST:
-                raise graph.lost(type(event), "the caller")
-            self.arrivals = [*(self.arrivals or ()), (event, None, step)]
-            return
-        by: Worker | None = None
-        if plan is not None:
-            assert sender is not None
-            if not sender.ledger().sends(type(event)):
-                return  # an earlier attempt did it
-            if sender._worker.ctx is sender:
-                by = sender._worker
+        if sender is None or plan is None:
+            self._send_from_outside(event, step)
+        elif sender.ledger().sends(type(event)):  # else an earlier attempt did it
+            self._send_from_step(event, step, plan, sender._worker if sender._worker.ctx is sender else None)
+
+    def _send_from_step(self, event: Event, step: str | None, plan: StepPlan, by: Worker | None) -> None:
         variables = self._outgoing(by)
-        cause = by and by.op
-        if plan is None:
-            for variable, value in self.surroundings:
-                variables.run(variable.set, value)
-            variables.run(current_scope.set, self.scope)
-            if self.stepper is not None and (held := self.stepper.release(event)) is not None:
-                self.pass_on(held, event)
-                return
-        elif self.stepper is not None:
+        cause = None if by is None else by.op
+        if self.stepper is not None:
             self.stepper.hold(Held(event, plan, step, variables, cause))
             return
-        route = (graph.outside if plan is None else plan.sends).get(type(event)) or graph.route(type(event), plan)
+        route = plan.sends.get(type(event)) or self.graph.route(type(event), plan)
         if route.fate is Fate.STOP:
             self.ended_by = by
         self._deliver(event, route, variables, cause, step)
 
+    def _send_from_outside(self, event: Event, step: str | None) -> None:
+        route = self.graph.route(type(event), None)
+        if self.status == QUEUED:
+            if route.fate is Fate.LOST:
+                raise self.graph.lost(type(event), "the caller")
+            self.arrivals = [*(self.arrivals or ()), (event, None, step)]
+            return
+        variables = copy_context()
+        for variable, value in self.surroundings:
+            variables.run(variable.set, value)
+        variables.run(current_scope.set, self.scope)
+        held = None if self.stepper is None else self.stepper.release(event)
+        if held is not None:
+            self.pass_on(held, event)
+        else:
+            self._deliver(event, route, variables, None, step)
+
     def _outgoing(self, me: Worker | None, now: Variables | None = None) -> Variables:
-        """The context variables that go with an event: without what observers made current for the step that sends it."""
+        """The context variables that go with an event, without what observers made current for the step that sends."""
         if now is None:
             now = copy_context()
         if me is None or me.before is None or me.after is None:
@@ -733,8 +746,8 @@ class Run:
             msg = f"the run of {self.graph.name!r} has not begun: send a {kind} after workflow.run(ctx=ctx)."
         else:
             msg = (
-                f"the run of {self.graph.name!r} has ended, so a {type(event).__name__} cannot be sent to it. Start another "
-                "with the same state: workflow.run(ctx=handler.ctx)"
+                f"the run of {self.graph.name!r} has ended, so a {type(event).__name__} cannot be sent to it. Start "
+                "another with the same state: workflow.run(ctx=handler.ctx)"
             )
         raise WorkflowRuntimeError(msg)
 
@@ -871,7 +884,16 @@ class Run:
         found = self.collectors.get((step, buffer_id))
         if found is None:
             found = self.collectors[step, buffer_id] = Collector()
+            found.key = step, buffer_id
         return found
+
+    def _consume(self, ledger: Ledger) -> None:
+        """What a step took out of its buffers is used up; buffers that are empty for good are forgotten."""
+        for collector, _ in ledger.taken:
+            collector.out -= 1
+            if self.collectors is not None and not len(collector) and not collector.out:
+                self.collectors.pop(collector.key, None)
+        ledger.taken = ()
 
     def collected(self, sender: Context[Any], taken: list[Collected] | None) -> None:
         """A step has collected, all or not yet."""

@@ -83,9 +83,12 @@ class Storable(Port, Protocol):
     collectors: dict[tuple[str, str], Collector] | None
 
     @property
-    def over(self) -> bool:
-        """Has it ended, with all that belongs to it?"""
+    def run_id(self) -> str:
+        """Names it, also when it is brought back."""
         ...
+
+    @run_id.setter
+    def run_id(self, value: str) -> None: ...
 
     @property
     def stepper(self) -> Holder | None:
@@ -129,9 +132,9 @@ def dump(run: Storable, *, without: Worker | None = None, keep: Callable[[Any], 
 
     stop = run.stop_event
     if stop is not None:  # it has its result and is being wound up: what else is under way does not matter any more
-        nothing: dict[str, Any] = dict.fromkeys(("pending", "kept", "awaited", "collected"), [])
-        produced = [{"event": event(stop, "the result"), "from": None, "step": None}]
-        return {**data, **nothing, "produced": produced, "alive": run.alive, "deliveries": run.deliveries}
+        data |= {name: [] for name in ("pending", "kept", "awaited", "collected")}
+        data["produced"] = [{"event": event(stop, "the result"), "from": None, "step": None}]
+        return {**data, "alive": run.alive, "deliveries": run.deliveries}
     executing = [worker for worker in run.workers if worker is not without and not worker.robbed]
     lines = [delivery for line in (run.backlog or {}).values() for delivery in line]
     data["pending"] = [

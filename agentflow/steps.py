@@ -143,8 +143,11 @@ def step(  # noqa: PLR0913 because these are the options that a step has
 
 
 def declaration_of(function: object) -> Declaration | None:
-    """What `@step` left on a function; None if it is no step."""
-    found = getattr(function, DECLARATION, None)
+    """What `@step` left on a function; None if it is no step.
+
+    Any attribute of a class may be asked, so nothing of it is called.
+    """
+    found = inspect.getattr_static(function, DECLARATION, None)
     return found if isinstance(found, Declaration) else None
 
 

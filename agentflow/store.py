@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from contextlib import asynccontextmanager
-from functools import partial
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Generic, TypeGuard, cast
 
 from pydantic import BaseModel

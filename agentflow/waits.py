@@ -26,7 +26,7 @@ KEPT_AT_MOST = 1_000
 class Waiter:
     """One wait of one step."""
 
-    __slots__ = ("future", "key", "kind", "ledger", "limit", "plan", "requirements", "timer", "worker")
+    __slots__ = ("future", "key", "kind", "ledger", "pauses", "plan", "requirements", "timer", "worker")
 
     def __init__(
         self, plan: StepPlan, ledger: Ledger, kind: type[Event], requirements: Mapping[str, Any], key: str
@@ -38,8 +38,8 @@ class Waiter:
         self.plan = plan
         self.ledger = ledger
         self.timer: Timer | None = None
-        self.limit: tuple[asyncio.Timeout, float] | None = None
-        """The step's time limit and what is left of it, while it stands still for a human."""
+        self.pauses: Worker | None = None
+        """The worker whose time limit stands still for it: the time that a human takes does not count."""
         self.worker: Worker | None = None
         """The worker, where it is the step's own task that waits, and not one that the step made."""
 
@@ -106,7 +106,10 @@ class Waits:
             waiter.timer = run.clock.call_later(timeout, partial(self._waited_long, waiter, timeout))
         if worker is not None:
             if worker.limit is not None and from_outside(run.graph, kind):
-                waiter.limit = worker.limit, run.clock.pause(worker.limit)
+                waiter.pauses = worker
+                if not worker.pauses:
+                    worker.left = run.clock.pause(worker.limit)
+                worker.pauses += 1
             if asyncio.current_task() is worker.task:
                 waiter.worker = worker
                 self.suspended += 1
@@ -114,11 +117,11 @@ class Waits:
 
     def end(self, waiter: Waiter) -> None:
         """A wait is over, answered or not."""
-        if waiter.limit is not None:
-            limit, left = waiter.limit
-            waiter.limit = None
-            if not limit.expired():
-                self._run.clock.resume(limit, left)
+        worker, waiter.pauses = waiter.pauses, None
+        if worker is not None:
+            worker.pauses -= 1
+            if not worker.pauses and worker.limit is not None and not worker.limit.expired():
+                self._run.clock.resume(worker.limit, worker.left)
         waiters = self._by_kind.get(waiter.kind)
         if waiters is None or waiter not in waiters:
             return
@@ -152,8 +155,8 @@ class Waits:
         """Keep an event for a later wait. Raises `WorkflowRuntimeError` where too many are kept."""
         if len(self.kept) >= KEPT_AT_MOST:
             msg = (
-                f"{KEPT_AT_MOST:,} events that no step of {self._run.graph.name!r} accepts are kept for a later wait, and "
-                f"a {type(event).__name__} would be one more. Does a step still await them (ctx.wait_for_event)?"
+                f"{KEPT_AT_MOST:,} events that no step of {self._run.graph.name!r} accepts are kept for a later wait, "
+                f"and a {type(event).__name__} would be one more. Does a step still await them (ctx.wait_for_event)?"
             )
             raise WorkflowRuntimeError(msg)
         self.kept = [*self.kept, Kept(event, sent)]

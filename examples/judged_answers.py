@@ -84,7 +84,7 @@ def passages_of(name: str, text: str) -> Iterator[Passage]:
     block: list[str] = []
     for number, line in enumerate([*text.splitlines(), ""], start=1):
         fence = line.lstrip().startswith("```")
-        if block and not fenced and (fence or not line.strip() or line.startswith(("#", "- ", "|"))):
+        if block and (fence or (not fenced and (not line.strip() or line.startswith(("#", "- ", "|"))))):
             passage = Passage(f"{name}:{start}", heading, "\n".join(block))
             if len(words_of(passage.text)) >= FEWEST_WORDS and EXAMPLE not in passage.text:
                 yield passage

@@ -45,7 +45,7 @@ def no_network() -> Iterator[None]:
 def observers_leave_with_their_test() -> Iterator[None]:
     """Whoever looks on at every run of the process looks on for one test only."""
     yield
-    for observer in observe._added:
+    for observer in observe._added:  # noqa: SLF001 because nobody else has to know who looks on
         observe.remove_observer(observer)
 
 

@@ -371,7 +371,6 @@ async def test_nothing_that_was_collected_stays_in_memory() -> None:
     assert max(alive) <= 21
 
 
-@pytest.mark.xfail(reason="Run.collectors keeps every buffer that was ever used, also those that are empty")
 async def test_a_buffer_that_has_been_emptied_is_forgotten() -> None:
     """A loop that gives each round a buffer of its own needs no more memory for more rounds."""
     alive: list[int] = []

@@ -143,6 +143,19 @@ def test_a_method_that_takes_the_wrong_first_parameter_is_refused(decorators: st
     assert str(caught.value).startswith(f"step 'only' of 'Flow' {says}")
 
 
+async def test_attributes_that_are_no_steps_are_left_alone() -> None:
+    """A proxy that is not bound yet, say, is not asked for anything."""
+
+    class Proxy:
+        def __getattr__(self, name: str) -> Any:
+            raise RuntimeError(name)
+
+    class Flow(Base):
+        client = Proxy()
+
+    assert await Flow().run() == "base first, base last"
+
+
 def test_two_functions_of_one_name_cannot_be_attached() -> None:
     """To a class, to an object, or to a class that has such a method."""
     flow, cls = Workflow(), type("Flow", (Workflow,), {})

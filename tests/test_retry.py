@@ -557,7 +557,6 @@ async def test_a_tenacity_object_may_want_another_attempt_though_the_step_return
 
 
 @tenacities
-@pytest.mark.xfail(reason="attempt.judge raises RetryError into attempt.decide, which asks the policy a second time")
 async def test_a_result_that_is_never_accepted_fails_the_run_and_is_judged_once(make: Settings) -> None:
     """With tenacity's error, for the step has none; each attempt is judged once."""
     calls: list[tuple[str, int]] = []

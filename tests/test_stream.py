@@ -219,6 +219,7 @@ async def test_closing_a_subscription_from_another_task_ends_it_and_leaves_nothi
     following = handler.subscribe()
     reader = asyncio.create_task(read(following))
     await settle()
+    assert _waiting(handler) == 1
     await following.aclose()
     assert await reader == [0, 1, 2]
     assert await read(following) == []
