@@ -39,7 +39,7 @@ class Collector:
     __slots__ = ("_added", "_counted", "_counts", "_latest", "_positions", "_size", "held", "key", "out")
 
     def __init__(self) -> None:
-        self.key = ("", "")
+        self.key: tuple[str, str] = ("", "")
         """The step, and which of its buffers."""
         self.out = 0
         """How many attempts hold what they took out, and may yet put it back."""

@@ -47,6 +47,8 @@ class Ledger:
     """The waits whose question was published."""
     waits = 0
     """How many waits the present attempt began."""
+    expired: tuple[str, ...] = ()
+    """Those of them that ended by their time-out: executed again after a restore, they end so at once."""
     once: Mapping[str, Any] = _NOTHING
     """By key, what a function that must not repeat returned."""
     key = ""
@@ -59,6 +61,7 @@ class Ledger:
         self.taken = ()
         self.sending = _NOTHING
         self.waits = 0
+        self.expired = ()
 
     def sends(self, kind: type[Event]) -> bool:
         """Count a send. False: an earlier attempt did it already."""

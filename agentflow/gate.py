@@ -27,30 +27,33 @@ class Gate:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._inside = 0
+        self._inside: set[Waiting] = set()
         self._queue: deque[Waiting] = deque()
         self._lock = Lock()
 
     def enter(self, run: Waiting) -> bool:
         """Let `run` in now, or remember it and answer False."""
         with self._lock:
-            if self._inside < self._limit:
-                self._inside += 1
+            if len(self._inside) >= self._limit:
+                # an event loop that was closed under its runs took their ends with it
+                self._inside = {other for other in self._inside if not other.loop.is_closed()}
+            if len(self._inside) < self._limit:
+                self._inside.add(run)
                 return True
             self._queue.append(run)
             return False
 
-    def leave(self) -> None:
-        """A run that was inside has ended: the next one begins, in its own event loop."""
+    def leave(self, run: Waiting) -> None:
+        """`run`, which was inside, has ended: the next one begins, in its own event loop."""
         with self._lock:
-            while self._queue:
-                run = self._queue.popleft()
+            self._inside.discard(run)
+            while self._queue and len(self._inside) < self._limit:
+                following = self._queue.popleft()
                 try:
-                    run.loop.call_soon_threadsafe(run.begin)
+                    following.loop.call_soon_threadsafe(following.begin)
                 except RuntimeError:  # its event loop was closed: it will never begin
                     continue
-                return
-            self._inside -= 1
+                self._inside.add(following)
 
     def give_up(self, run: Waiting) -> None:
         """`run`, which has not begun, will not come any more."""
@@ -59,4 +62,4 @@ class Gate:
             if waits:
                 self._queue.remove(run)
         if not waits:  # its place was given to it a moment ago
-            self.leave()
+            self.leave(run)

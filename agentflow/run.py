@@ -247,9 +247,7 @@ class Run:
 
     def begin(self) -> None:
         """It has a place: go."""
-        if self.status >= ENDING:  # it was cancelled when its place was free already: the next may have it
-            if self.host.gate is not None:
-                self.host.gate.leave()
+        if self.status >= ENDING:  # it was cancelled when its place was free already, and gave it up
             return
         self.status = RUNNING
         self.thread = get_ident()
@@ -385,7 +383,8 @@ class Run:
                 if self.plain and route is not None and self.status == RUNNING:
                     # the short way: one successor, nothing else ready, nobody looking on
                     target = route.target
-                    if target is not None and not (self.ready or self.fresh or self.backlog or me.threaded or me.ledger):
+                    busy = self.ready or self.fresh or self.backlog or me.threaded or me.ledger
+                    if target is not None and not busy:
                         active = self.active
                         active[plan.index] -= 1
                         if active[target.index] < target.limit:
@@ -413,7 +412,7 @@ class Run:
         finally:
             self._dismiss(me)
 
-    def _settled(self, me: Worker, out: object, route: Route | None) -> bool:  # noqa: C901, PLR0911 because it decides what comes next
+    def _settled(self, me: Worker, out: object, route: Route | None) -> bool:  # noqa: C901, PLR0911, PLR0912 because it decides what is next
         """A step has returned: hand on what it produced. True: the worker has its next delivery."""
         plan = me.plan
         if self.status != RUNNING:  # it ended meanwhile; what comes late is dropped
@@ -468,8 +467,7 @@ class Run:
             return []
         if route is not None:
             return [(out, route)]
-        several: list[Any] = out if isinstance(out, list) else [out]
-        return [(v, plan.returns.get(type(v)) or self.graph.returned(plan, v)) for v in several]
+        return [(v, plan.returns.get(v.__class__) or self.graph.returned(plan, v)) for v in _listed(out)]
 
     def _starts(self, me: Worker) -> bool:
         """A worker has its first turn. True: it has a delivery to execute."""
@@ -985,7 +983,7 @@ class Run:
         """End it because somebody wants it to."""
         if self.status == QUEUED and self.host.gate is not None:
             self.host.gate.give_up(self)
-            self.inside = False  # begin() hands on a place that it was given in the same moment
+            self.inside = False
         if self.status < ENDING:
             error = WorkflowCancelledByUser(f"the run of {self.graph.name!r} was cancelled")
             self.end(WorkflowCancelledEvent(), error, "cancelled", None)
@@ -1098,7 +1096,7 @@ class Run:
             self._close_ring(self.ring)
         if self.inside and self.host.gate is not None:
             self.inside = False
-            self.host.gate.leave()
+            self.host.gate.leave(self)
         parent = self.parent
         if parent is not None and parent.children is not None and parent.loop is self.loop:
             parent.children.discard(self)
@@ -1254,6 +1252,10 @@ class Run:
     def snapshot(self) -> dict[str, Any]:
         """The run as JSON's types."""
         return dump(self)
+
+
+def _listed(out: Any) -> list[Any]:
+    return out if isinstance(out, list) else [out]
 
 
 def _text_of(error: BaseException) -> str:

@@ -177,7 +177,7 @@ def _dump_ledger(ledger: Ledger, codec: Codec, step: str, keep: Callable[[Any], 
     data = {name: value for name in _FIGURES if (value := getattr(ledger, name)) != getattr(Ledger, name)}
     if ledger.sent:
         data["sent"] = {class_name(kind): count for kind, count in ledger.sent.items()}
-    for name in ("added", "asked"):
+    for name in ("added", "asked", "expired"):
         if values := getattr(ledger, name):
             data[name] = list(values)
     if ledger.answers:
@@ -280,6 +280,7 @@ def _load_ledger(data: Mapping[str, Any], codec: Codec) -> Ledger:
     ledger.sent = {kind: n for name, n in data.get("sent", {}).items() if (kind := event_named(name)) is not None}
     ledger.added = tuple(data.get("added", ()))
     ledger.asked = tuple(data.get("asked", ()))
+    ledger.expired = tuple(data.get("expired", ()))
     ledger.answers = dict(codec.decode(data.get("answers", {}), "an answer"))
     ledger.once = dict(codec.decode(data.get("once", {}), "ctx.once"))
     return ledger

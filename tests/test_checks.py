@@ -329,10 +329,7 @@ def fake(db: Annotated[str, Resource(connect)]) -> str:
 @pytest.mark.parametrize(
     ("resources", "says"),
     [
-        (
-            {len: 3},
-            r"^Workflow\(resources=\{len: ...\}\): no step of 'Uses' uses this factory. The keys are the factories themselves; there are: connect, serve\.$",
-        ),
+        ({len: 3}, r"^Workflow\(resources=\{len: ...\}\): no step of 'Uses' uses .* there are: connect, serve\.$"),
         ({"db": 3}, r"Workflow\(resources=\{'db': ...\}\): no step of 'Uses' uses this factory"),
         ({Resource(connect): 3}, r"there are: connect, serve. Write: resources=\{connect: ...\}$"),
         ({connect: Resource(fake)}, r"'fake' needs what it replaces, and so itself. Let it make the object alone\.$"),

@@ -253,6 +253,30 @@ def test_models_dataclasses_and_enums_that_the_fields_of_events_name_come_back()
     assert back.person.model_extra == {"nick": "A"}
 
 
+def test_classes_are_found_behind_the_names_of_types() -> None:
+    """`type Shape = ...`, also where it names itself; annotations that only a type checker can read are passed over."""
+    shape = TypeAliasType("shape", "Point | list[shape]")  # type: ignore[misc]  # it names itself on purpose
+    shape.__value__  # noqa: B018 because looking is what resolves it
+
+    class Drawing(Event):
+        shapes: Any = None
+
+    Drawing.model_fields["shapes"].annotation = shape  # type: ignore[assignment]  # as if it had been written there
+    codec = Codec([Drawing])
+    assert through_json(codec, Drawing(shapes=[Point(1)])) == Drawing(shapes=[Point(1)])
+
+    @dataclasses.dataclass
+    class Odd:
+        value: NotThere  # type: ignore[name-defined]  # noqa: F821 because that is the point
+
+    class Holds(Event):
+        odd: Any = None
+
+    Holds.model_fields["odd"].annotation = Odd
+    codec = Codec([Holds])
+    assert codec.decode(codec.encode(Holds(odd=Odd(3)), "it"), "it") == Holds(odd=Odd(3))
+
+
 def test_a_class_that_is_derived_from_a_declared_event_is_stored_too() -> None:
     """The engine routes it, so a run that holds one can be put away, and read by a process that never wrote one."""
     stored = CODEC.encode(Derived(more=3), "it")

@@ -312,7 +312,7 @@ class Watched(list[type[Event]]):
         return super().__iter__()
 
     def __contains__(self, kind: object) -> bool:
-        places = [place for place, one in enumerate(super().__iter__()) if one is kind]
+        places = [place for place, one in enumerate(super().__iter__()) if id(one) == id(kind)]
         self.looks += 1 + (places[0] if places else len(self))
         return bool(places)
 

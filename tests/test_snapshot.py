@@ -260,6 +260,40 @@ async def test_a_run_that_failed_or_was_cancelled_has_ended(how: str) -> None:
     assert await flow.run(ctx=Context.from_dict(flow, stored), n=2) == 3
 
 
+async def test_a_run_that_has_its_result_and_is_being_wound_up_ends_with_it_when_restored() -> None:
+    """Nothing else of it runs again."""
+    let_go = asyncio.Event()
+    ran: list[str] = []
+
+    class Flow(Workflow):
+        @step
+        async def start(self, ev: StartEvent) -> list[Done | Node]:
+            return [Done(path=()), Node()]
+
+        @step
+        async def slow(self, ev: Done) -> None:
+            ran.append("slow")
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await let_go.wait()
+
+        @step
+        async def quick(self, ev: Node) -> StopEvent:
+            ran.append("quick")
+            return StopEvent(result="quick")
+
+    flow = Flow()
+    handler = flow.run()
+    await _settle()
+    assert not handler.is_done()
+    stored = handler.ctx.to_json()
+    let_go.set()
+    assert await handler == "quick"
+    assert await flow.run(ctx=Context.from_json(flow, stored)) == "quick"
+    assert ran == ["slow", "quick"]
+
+
 async def test_a_run_that_goes_on_takes_no_start_event() -> None:
     """It had one; fields are refused by name."""
     flow = Golden(fails=True)

@@ -432,6 +432,35 @@ async def test_a_stalled_run_fails_when_it_is_stepped() -> None:
         await handler
 
 
+async def test_a_run_in_which_nothing_was_left_to_run_by_what_was_sent_on_fails_too() -> None:
+    """The last event was only kept for a wait, and no step is there that waits."""
+
+    class Flow(Workflow):
+        @step
+        async def start(self, ev: StartEvent) -> Joke:
+            return Joke()
+
+        @step(waits=[Joke])
+        async def never(self, ctx: Context, ev: Answer) -> StopEvent:
+            return StopEvent(result=await ctx.wait_for_event(Joke))
+
+        @step(waits=[Side])
+        async def neither(self, ctx: Context, ev: StartEvent) -> None:
+            pass
+
+    handler = Flow().run(stepwise=True)
+    (joke,) = await handler.run_step()
+    handler.ctx.send_event(joke)
+    stepping = asyncio.create_task(handler.run_step())
+    await settle()
+    assert not stepping.done()
+    handler.ctx.send_event(Answer())
+    (stop,) = await stepping
+    assert isinstance(stop, StopEvent)
+    assert stop.result is joke
+    await handler.cancel_run()
+
+
 async def test_time_between_steps_does_not_count_towards_the_limit_of_the_run() -> None:
     """A person who looks around is not in a hurry."""
     with use_clock(FakeClock()) as clock:

@@ -289,6 +289,27 @@ async def test_an_edit_is_seen_by_others_only_when_it_is_complete() -> None:
     assert await store.get_state() == {"n": 3, "m": 5, "deep": {"er": 6}, "k": 7}
 
 
+async def test_a_thread_without_an_event_loop_sees_what_is_complete() -> None:
+    """While a step edits."""
+    store: StateStore[DictState] = StateStore()
+    await store.write("n", 1)
+    async with store.edit_state() as state:
+        state.n = 2
+        assert await asyncio.to_thread(store.read, "n") == 1
+    assert await asyncio.to_thread(store.read, "n") == 2
+
+
+async def test_a_twin_is_a_store_of_its_own() -> None:
+    """What happens to one does not happen to the other."""
+    store: StateStore[Profile] = StateStore(Profile)
+    await store.set("address.tags", ["a"])
+    twin = store.twin()
+    await twin.set("address.tags.0", "b")
+    await store.set("name", "Ann")
+    assert await twin.get_state() == Profile(address=Address(tags=["b"]))
+    assert await store.get_state() == Profile(name="Ann", address=Address(tags=["a"]))
+
+
 async def test_edits_take_turns() -> None:
     """A hundred steps that read, suspend, and write lose no update."""
 
