@@ -29,6 +29,7 @@ TAG = "$agentflow"
 Keep: TypeAlias = "Callable[[Any], Any]"
 """Makes of a value that cannot be stored what is to stand in its place."""
 _NATIVE = frozenset({str, int, float, bool, type(None)})
+_TEXT = frozenset({str})
 _PLAIN = (dict, list, tuple, set, frozenset, str, bytes, bool, int, float)
 _EXEMPT: tuple[type[Event], ...] = (StopEvent, InputRequiredEvent, HumanResponseEvent)
 """Events that a workflow may use without declaring their very type."""
@@ -113,53 +114,55 @@ class Codec:
         With `keep`, what it makes of such a value stands in its place: good enough within one process.
         """
         try:
-            return self._encode(value, where, keep)
+            return self._encode(value, keep)
+        except _Unstorable as refused:
+            raise ContextSerdeError(_refusal(refused.value, f"{where}{_way_to(refused.value, value)}")) from None
         except RecursionError:
             if keep is None:
                 msg = f"{where} holds itself, or is nested too deeply to be stored. Keep ids in place of the objects."
                 raise ContextSerdeError(msg) from None
         if value.__class__ is not dict or TAG in value:
             return _Kept(keep(value))
-        return {k: self._encoded_or_kept(v, where, keep) for k, v in value.items()}
+        return {k: self._encoded_or_kept(v, keep) for k, v in value.items()}
 
-    def _encoded_or_kept(self, value: Any, where: str, keep: Keep) -> Any:
+    def _encoded_or_kept(self, value: Any, keep: Keep) -> Any:
         try:
-            return self._encode(value, where, keep)
+            return self._encode(value, keep)
         except RecursionError:
             return _Kept(keep(value))
 
-    def _encode(self, value: Any, where: str, keep: Keep | None) -> Any:  # noqa: PLR0911 because each kind of value has its own form
+    def _encode(self, value: Any, keep: Keep | None) -> Any:  # noqa: PLR0911 because each kind of value has its own form
         kind: type = value.__class__
         if kind in _NATIVE:
             return value
         if kind is dict:
-            return self._encode_dict(value, where, keep)
+            return self._encode_dict(value, keep)
         if kind is list:
-            return [
-                v if v.__class__ in _NATIVE else self._encode(v, f"{where}[{i}]", keep) for i, v in enumerate(value)
-            ]
+            if _NATIVE.issuperset(map(type, value)):
+                return value.copy()
+            return [v if v.__class__ in _NATIVE else self._encode(v, keep) for v in value]
         if kind in _SIMPLE:
             name, write, _ = _SIMPLE[kind]
             return {TAG: name, "value": write(value)}
         if kind in _SEQUENCES:
-            return {TAG: _SEQUENCES[kind], "value": [self._encode(v, where, keep) for v in value]}
+            return {TAG: _SEQUENCES[kind], "value": [self._encode(v, keep) for v in value]}
         known = self._names.get(kind) or self._derived(kind)
         if known is not None:
             if isinstance(value, Enum):
                 return {TAG: known, "value": value.value if isinstance(value, Flag) else value.name}
             if issubclass(kind, RootModel):
-                return {TAG: known, "value": self._encode(value.root, where, keep)}
-            fields = _fields_of(value)
-            return {TAG: known, "value": {k: self._encode(v, f"{where}.{k}", keep) for k, v in fields.items()}}
+                return {TAG: known, "value": self._encode(value.root, keep)}
+            return {TAG: known, "value": {k: self._encode(v, keep) for k, v in _fields_of(value).items()}}
         if keep is not None:
             return keep(value)
-        raise ContextSerdeError(_refusal(value, where))
+        raise _Unstorable(value)
 
-    def _encode_dict(self, value: dict[Any, Any], where: str, keep: Keep | None) -> Any:
-        if TAG not in value and {*map(type, value)} <= {str}:
-            return {k: v if v.__class__ in _NATIVE else self._encode(v, f"{where}.{k}", keep) for k, v in value.items()}
-        pairs = [[self._encode(k, where, keep), self._encode(v, f"{where}[{k!r}]", keep)] for k, v in value.items()]
-        return {TAG: "dict", "value": pairs}
+    def _encode_dict(self, value: dict[Any, Any], keep: Keep | None) -> Any:
+        if TAG in value or not _TEXT.issuperset(map(type, value)):
+            return {TAG: "dict", "value": [[self._encode(k, keep), self._encode(v, keep)] for k, v in value.items()]}
+        if _NATIVE.issuperset(map(type, value.values())):
+            return value.copy()
+        return {k: v if v.__class__ in _NATIVE else self._encode(v, keep) for k, v in value.items()}
 
     def decode(self, value: Any, where: str) -> Any:
         """What `encode` was given. Raises `ContextSerdeError` for what the workflow does not declare."""
@@ -236,6 +239,13 @@ class Codec:
         return derived
 
 
+class _Unstorable(Exception):  # noqa: N818 because it is caught here, to say where the value is
+    """A value that cannot be stored was met."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Kept:
     """Stands for dicts and lists that hold themselves, and are kept as they are."""
@@ -284,6 +294,23 @@ def _by_alias(model: type[BaseModel], data: dict[str, Any]) -> dict[str, Any]:
         if name in data and isinstance(alias, str):
             data[alias] = data.pop(name)
     return data
+
+
+def _way_to(value: Any, holder: Any) -> str | None:
+    """How to get from a holder to a value somewhere in it: `.field`, `[0]`, `['key']`; None if it is not there."""
+    if holder is value:
+        return ""
+    inside: Iterable[tuple[str, Any]] = ()
+    if isinstance(holder, RootModel):
+        return _way_to(value, holder.root)
+    if isinstance(holder, BaseModel) or (dataclasses.is_dataclass(holder) and not isinstance(holder, type)):
+        inside = ((f".{name}", inner) for name, inner in _fields_of(holder).items())
+    elif isinstance(holder, dict):
+        items = cast("dict[Any, Any]", holder).items()
+        inside = ((f".{key}" if isinstance(key, str) else f"[{key!r}]", inner) for key, inner in items)
+    elif isinstance(holder, list | tuple | set | frozenset):
+        inside = ((f"[{place}]", inner) for place, inner in enumerate(cast("Iterable[Any]", holder)))
+    return next((name + way for name, inner in inside if (way := _way_to(value, inner)) is not None), None)
 
 
 def _refusal(value: Any, where: str) -> str:

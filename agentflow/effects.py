@@ -45,8 +45,8 @@ class Ledger:
     """By wait, what it was answered."""
     asked: tuple[str, ...] = ()
     """The waits whose question was published."""
-    waits = 0
-    """How many waits the present attempt began."""
+    waits: dict[str | None, int] = _NOTHING
+    """How many waits the present attempt began, by the id that the step gave them, if it did."""
     expired: tuple[str, ...] = ()
     """Those of them that ended by their time-out: executed again after a restore, they end so at once."""
     once: Mapping[str, Any] = _NOTHING
@@ -60,8 +60,17 @@ class Ledger:
             collector.put_back(items)
         self.taken = ()
         self.sending = _NOTHING
-        self.waits = 0
+        self.waits = _NOTHING
         self.expired = ()
+
+    def begins(self, waiter_id: str | None) -> str:
+        """Count a wait; returns what it is known by: the same in every attempt."""
+        if self.waits is _NOTHING:
+            self.waits = {}
+        ordinal = self.waits[waiter_id] = self.waits.get(waiter_id, -1) + 1
+        if waiter_id is None:
+            return str(ordinal)
+        return f"{waiter_id}#{ordinal}" if ordinal else waiter_id
 
     def sends(self, kind: type[Event]) -> bool:
         """Count a send. False: an earlier attempt did it already."""

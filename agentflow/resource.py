@@ -175,7 +175,7 @@ class Pool:
             with operation(Kind.RESOURCE, recipe.name, recipe):
                 value, generator = await recipe.make(resolve)
         except BaseException as error:
-            self._makers.pop(recipe.key, None)
+            self._forget(recipe, maker)
             if isinstance(error, asyncio.CancelledError):
                 maker.made.cancel()
                 raise
@@ -186,7 +186,7 @@ class Pool:
                 raise
             return
         del resolve  # it leads to the run that asked first
-        self._makers.pop(recipe.key, None)
+        self._forget(recipe, maker)
         if not maker.closing.done():
             self.values[recipe.key] = value
             if generator is not None:
@@ -198,6 +198,10 @@ class Pool:
             await maker.closing
         finally:
             await recipe.tear_down(generator)
+
+    def _forget(self, recipe: Recipe, maker: _Maker) -> None:
+        if self._makers.get(recipe.key) is maker:  # the pool may have been closed, and be in use again
+            del self._makers[recipe.key]
 
     @property
     def needs_closing(self) -> bool:

@@ -28,6 +28,7 @@ from .clock import current_clock
 from .collect import Collector
 from .context import context_of
 from .delivery import Delivery, Worker
+from .effects import Ledger
 from .errors import (
     WorkflowCancelledByUser,
     WorkflowRuntimeError,
@@ -57,7 +58,6 @@ if TYPE_CHECKING:
     from .clock import Timer
     from .collect import Collected
     from .context import Context
-    from .effects import Ledger
     from .graph import Edge, Graph, Route, StepPlan
     from .host import Host
     from .observe import Observer, Outcome, Watch
@@ -105,6 +105,7 @@ class Run:
         "host",
         "inside",
         "kicked",
+        "life",
         "loop",
         "op",
         "orphaned",
@@ -174,6 +175,9 @@ class Run:
         self.orphaned = False
         """Nobody can await it any more."""
         self.deliveries = 0
+        """How many of its deliveries were given a name."""
+        self.life = ""
+        """What tells the names that it gives from those that it gave before it was put away."""
         self.deadline: Timer | None = None
         self.alive = 0.0
         """Seconds that the run was alive before `since`."""
@@ -827,9 +831,7 @@ class Run:
     ) -> Event | Waiter:
         """What a step waits for, if it has come; else the wait, to be awaited and then ended."""
         ledger = sender.ledger()
-        if key is None:
-            key = str(ledger.waits)
-            ledger.waits += 1
+        key = ledger.begins(key)
         if key in ledger.answers:
             return ledger.answers[key]
         if self.status != RUNNING:
@@ -837,6 +839,8 @@ class Run:
         worker: Worker | None = sender._worker if sender._worker.ctx is sender else None
         plan = sender._plan
         assert plan is not None
+        if key in ledger.expired:
+            raise self.waiting().expired(plan, kind, timeout)
         waiter = self.waiting().begin(plan, worker, ledger, kind, requirements, key, timeout)
         if isinstance(waiter, Kept):
             if waiter.sent is not None and self.watch is not None:
@@ -1216,11 +1220,32 @@ class Run:
                 self.watch.noted(op, name, facts)
 
     def next_delivery_key(self) -> str:
-        """Names a delivery to the outside."""
+        """Names a delivery to the outside. A run that was put away and brought back gives other names than before."""
         with _naming:
             self.deliveries += 1
             number = self.deliveries
-        return f"{self.run_id}:{number}"
+        return f"{self.run_id}:{self.life}{number}"
+
+    def name_deliveries(self) -> None:
+        """Name all that is under way, so that it has the same name in every life of the run."""
+        for worker in self.workers:
+            if not worker.robbed:
+                worker.ledger = worker.ledger or Ledger()
+                worker.ledger.key = worker.ledger.key or self.next_delivery_key()
+                if worker.ctx is not None:
+                    worker.ctx._ledger = worker.ledger
+        for line in (self.ready, *(self.backlog or {}).values()):
+            for place, delivery in enumerate(line or ()):
+                assert line is not None
+                line[place] = self._named(delivery)
+        for key, (timer, delivery, due) in (self.delayed or {}).items():
+            assert self.delayed is not None
+            self.delayed[key] = (timer, self._named(delivery), due)
+
+    def _named(self, delivery: Delivery) -> Delivery:
+        ledger = delivery.ledger or Ledger()
+        ledger.key = ledger.key or self.next_delivery_key()
+        return delivery._replace(ledger=ledger)
 
     # -- from other threads ------------------------------------------------------------------------
 
@@ -1254,8 +1279,8 @@ class Run:
         return dump(self)
 
 
-def _listed(out: Any) -> list[Any]:
-    return out if isinstance(out, list) else [out]
+def _listed(out: Any) -> Any:
+    return out if isinstance(out, list) else (out,)  # pyright: ignore[reportUnknownVariableType]  # because anything may be returned
 
 
 def _text_of(error: BaseException) -> str:

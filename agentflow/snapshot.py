@@ -7,6 +7,7 @@ ledger of what it did already. `tests/fixtures/run_v1.json` is such a run.
 
 from __future__ import annotations
 
+import uuid
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -95,8 +96,14 @@ class Storable(Port, Protocol):
         """What holds events, where the run is executed step by step."""
         ...
 
+    life: str
+
     def waiting(self) -> Waits:
         """The waits of the run."""
+        ...
+
+    def name_deliveries(self) -> None:
+        """Name all that is under way."""
         ...
 
 
@@ -135,6 +142,7 @@ def dump(run: Storable, *, without: Worker | None = None, keep: Callable[[Any], 
         data |= {name: [] for name in ("pending", "kept", "awaited", "collected")}
         data["produced"] = [{"event": event(stop, "the result"), "from": None, "step": None}]
         return {**data, "alive": run.alive, "deliveries": run.deliveries}
+    run.name_deliveries()
     executing = [worker for worker in run.workers if worker is not without and not worker.robbed]
     lines = [delivery for line in (run.backlog or {}).values() for delivery in line]
     data["pending"] = [
@@ -237,6 +245,7 @@ def _load_under_way(run: Storable, data: Mapping[str, Any]) -> None:
     run.run_id = str(data["run_id"])
     run.alive = float(data["alive"])
     run.deliveries = int(data["deliveries"])
+    run.life = f"{uuid.uuid4().hex[:8]}."
     if data["awaited"] or data["kept"]:
         waits = run.waiting()
         waits.kinds |= {kind for name in data["awaited"] if (kind := event_named(name)) is not None}

@@ -173,11 +173,14 @@ class Waits:
     def _waited_long(self, waiter: Waiter, timeout: float) -> None:
         self.end(waiter)
         if not waiter.future.done():
-            msg = (
-                f"step {waiter.plan.name!r} of {self._run.graph.name!r} waited {timeout:g} s for a "
-                f"{waiter.kind.__name__}, and none came"
-            )
-            waiter.future.set_exception(WorkflowTimeoutError(msg))
+            waiter.ledger.expired = (*waiter.ledger.expired, waiter.key)
+            waiter.future.set_exception(self.expired(waiter.plan, waiter.kind, timeout))
+
+    def expired(self, plan: StepPlan, kind: type[Event], timeout: float | None) -> WorkflowTimeoutError:
+        """The error of a wait that took too long."""
+        limit = "too long" if timeout is None else f"{timeout:g} s"
+        what = f"step {plan.name!r} of {self._run.graph.name!r}"
+        return WorkflowTimeoutError(f"{what} waited {limit} for a {kind.__name__}, and none came")
 
 
 def from_outside(graph: Graph, kind: type[Event]) -> bool:

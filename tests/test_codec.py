@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, RootModel, computed_field
 from pydantic_core import from_json, to_json
+from typing_extensions import TypeAliasType
 
 from agentflow import ContextSerdeError, Event, HumanResponseEvent, StartEvent, StopEvent
 from agentflow.codec import TAG, Codec, class_name, event_named
@@ -49,6 +50,9 @@ class Cell:
     color: Color
     path: Path
     rank: int = dataclasses.field(default=1, init=False)
+
+
+Shades = TypeAliasType("Shades", list[Color])
 
 
 class Tags(RootModel[list[str]]):
@@ -254,27 +258,34 @@ def test_models_dataclasses_and_enums_that_the_fields_of_events_name_come_back()
 
 
 def test_classes_are_found_behind_the_names_of_types() -> None:
-    """`type Shape = ...`, also where it names itself; annotations that only a type checker can read are passed over."""
-    shape = TypeAliasType("shape", "Point | list[shape]")  # type: ignore[misc]  # it names itself on purpose
-    shape.__value__  # noqa: B018 because looking is what resolves it
+    """`type Shades = list[Color]`, as newer Pythons write it."""
 
     class Drawing(Event):
-        shapes: Any = None
+        shades: Shades = Field(default_factory=list)
 
-    Drawing.model_fields["shapes"].annotation = shape  # type: ignore[assignment]  # as if it had been written there
-    codec = Codec([Drawing])
-    assert through_json(codec, Drawing(shapes=[Point(1)])) == Drawing(shapes=[Point(1)])
+    drawing = Drawing(shades=[Color.RED, Color.BLUE])
+    assert through_json(Codec([Drawing]), drawing) == drawing
+
+
+def test_a_dataclass_whose_annotations_cannot_be_looked_up_is_stored_all_the_same() -> None:
+    """Local classes are visible only where they are; what their fields hold must then be known otherwise."""
 
     @dataclasses.dataclass
-    class Odd:
-        value: NotThere  # type: ignore[name-defined]  # noqa: F821 because that is the point
+    class Inner:
+        n: int
+
+    @dataclasses.dataclass
+    class Outer:
+        inner: Inner | None = None
+        n: int = 0
 
     class Holds(Event):
-        odd: Any = None
+        outer: Outer
 
-    Holds.model_fields["odd"].annotation = Odd
     codec = Codec([Holds])
-    assert codec.decode(codec.encode(Holds(odd=Odd(3)), "it"), "it") == Holds(odd=Odd(3))
+    assert through_json(codec, Holds(outer=Outer(n=3))) == Holds(outer=Outer(n=3))
+    with pytest.raises(ContextSerdeError, match=r"it\.outer\.inner holds a .*Inner, a class that .* does not declare"):
+        codec.encode(Holds(outer=Outer(Inner(1))), "it")
 
 
 def test_a_class_that_is_derived_from_a_declared_event_is_stored_too() -> None:

@@ -635,7 +635,6 @@ async def test_the_idempotency_key_and_the_count_of_failures_survive_being_put_a
     assert attempts == [1, 2, 3]
 
 
-@pytest.mark.xfail(reason="an expired wait is not remembered: Waits._waited_long would add its key to ledger.expired")
 async def test_a_wait_that_had_expired_does_not_take_the_answer_of_a_later_one_after_a_restore() -> None:
     """The step runs again from its top, and its first wait ends as it had ended."""
 
@@ -677,7 +676,6 @@ async def test_a_retry_waits_anew_where_the_wait_had_expired() -> None:
         assert await handler == "at last"
 
 
-@pytest.mark.xfail(reason="begin_wait takes a waiter_id that is used again for the wait that was answered before")
 async def test_a_waiter_id_that_a_step_uses_again_names_another_wait() -> None:
     """A loop that asks until it is content gets a new answer each time."""
     questions: list[str] = []
@@ -699,7 +697,6 @@ async def test_a_waiter_id_that_a_step_uses_again_names_another_wait() -> None:
     assert await handler == ["no", "perhaps", "yes"]
 
 
-@pytest.mark.xfail(reason="keys are numbered as they are asked for, so a restored run may give one to another delivery")
 async def test_a_delivery_that_was_under_way_has_the_same_key_in_both_lives_of_its_run() -> None:
     """Whoever asks first: else the effect of one would be taken for that of the other."""
     lives: list[dict[int, str]] = []

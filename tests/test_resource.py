@@ -714,12 +714,72 @@ async def test_two_objects_of_a_workflow_have_overrides_of_their_own() -> None:
     assert isinstance((await flow().run())[0], Database)
 
 
+async def test_a_pool_that_is_closed_while_an_object_is_made_can_be_used_again() -> None:
+    """What is made then does not get lost by the end of what was made before."""
+    go = asyncio.Event()
+    log = Log()
+
+    async def stubborn() -> AsyncIterator[str]:
+        log.append("open")
+        while not go.is_set():
+            try:
+                await go.wait()
+            except asyncio.CancelledError:
+                log.append("ignored")
+        yield "it"
+        log.append("close")
+
+    recipe, pool = compile_recipe(Resource(stubborn), "here", {}), Pool()
+
+    async def resolve(recipe: Recipe) -> Any:
+        return await pool.get(recipe, resolve)
+
+    first = asyncio.ensure_future(resolve(recipe))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    closing = asyncio.ensure_future(pool.close())
+    await asyncio.sleep(0)
+    second = asyncio.ensure_future(resolve(recipe))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    go.set()
+    assert [await first, await second, await closing] == ["it", "it", []]
+    assert not await pool.close()
+    assert (log.count("open"), log.count("close")) == (2, 2)
+
+
 async def test_a_partial_keeps_what_is_bound() -> None:
     """Though it is a resource elsewhere."""
     bound = functools.partial(by_position, Service(Database("bound")), word="!")
     assert (await using(bound)().run())[0] == "bound!"
     named = functools.partial(connect, config={"url": "named"})
     assert (await using(named)().run())[0].name == "named"
+
+
+async def test_an_annotation_that_is_for_somebody_else_is_left_alone() -> None:
+    """What a factory's parameter means is its own affair, as long as it has a default."""
+
+    def make(width: "3 in" = 3, again: "A |" = 4) -> int:  # type: ignore[valid-type]  # noqa: F722  # pyright: ignore because it is no type
+        return int(width + again)
+
+    assert await using(make)().run() == (7, 7)
+
+
+async def test_one_step_may_ask_for_a_resource_twice() -> None:
+    """By two parameters, or by what they need."""
+
+    class Flow(Workflow):
+        @step
+        async def only(
+            self,
+            ev: StartEvent,
+            one: Annotated[Service, Resource(Service)],
+            two: Annotated[Service, Resource(Service)],
+            db: Annotated[Database, Resource(connect)],
+        ) -> StopEvent:
+            return StopEvent(result=one is two and one.db is db)
+
+    assert await Flow().run() is True
 
 
 def test_needs_that_go_in_a_circle_are_refused() -> None:
@@ -774,6 +834,17 @@ def test_a_need_that_nobody_fills_is_refused() -> None:
         r"Resource\(functools.partial\(needy, url=...\)\)\.$",
     ):
         using(needy)
+
+
+class Aloof(type):
+    """Does not say what derives from it."""
+
+    def __subclasscheck__(cls, other: type) -> bool:
+        raise TypeError
+
+
+class Unasked(metaclass=Aloof):
+    pass
 
 
 class Speaks(Protocol):
@@ -857,6 +928,7 @@ MAY_FIT: list[tuple[Any, Any]] = [
     (Annotated[Database, "the one"], makes(Database)),
     (Database, makes(Awaitable)),
     (Database, bare_iterator),
+    (Unasked, makes(str)),
 ]
 
 
