@@ -131,31 +131,33 @@ class Codec:
         except RecursionError:
             return _Kept(keep(value))
 
-    def _encode(self, value: Any, keep: Keep | None) -> Any:  # noqa: PLR0911 because each kind of value has its own form
+    def _encode(self, value: Any, keep: Keep | None) -> Any:
         kind: type = value.__class__
         if kind in _NATIVE:
             return value
         if kind is dict:
             return self._encode_dict(value, keep)
         if kind is list:
-            if _NATIVE.issuperset(map(type, value)):
-                return value.copy()
-            return [v if v.__class__ in _NATIVE else self._encode(v, keep) for v in value]
+            plain = _NATIVE.issuperset(map(type, value))
+            return value.copy() if plain else [v if v.__class__ in _NATIVE else self._encode(v, keep) for v in value]
         if kind in _SIMPLE:
             name, write, _ = _SIMPLE[kind]
             return {TAG: name, "value": write(value)}
         if kind in _SEQUENCES:
             return {TAG: _SEQUENCES[kind], "value": [self._encode(v, keep) for v in value]}
+        return self._encode_object(value, kind, keep)
+
+    def _encode_object(self, value: Any, kind: type, keep: Keep | None) -> Any:
         known = self._names.get(kind) or self._derived(kind)
-        if known is not None:
-            if isinstance(value, Enum):
-                return {TAG: known, "value": value.value if isinstance(value, Flag) else value.name}
-            if issubclass(kind, RootModel):
-                return {TAG: known, "value": self._encode(value.root, keep)}
-            return {TAG: known, "value": {k: self._encode(v, keep) for k, v in _fields_of(value).items()}}
-        if keep is not None:
+        if known is None:
+            if keep is None:
+                raise _Unstorable(value)
             return keep(value)
-        raise _Unstorable(value)
+        if isinstance(value, Enum):
+            return {TAG: known, "value": value.value if isinstance(value, Flag) else value.name}
+        if issubclass(kind, RootModel):
+            return {TAG: known, "value": self._encode(value.root, keep)}
+        return {TAG: known, "value": {k: self._encode(v, keep) for k, v in _fields_of(value).items()}}
 
     def _encode_dict(self, value: dict[Any, Any], keep: Keep | None) -> Any:
         if TAG in value or not _TEXT.issuperset(map(type, value)):
@@ -297,20 +299,21 @@ def _by_alias(model: type[BaseModel], data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _way_to(value: Any, holder: Any) -> str | None:
-    """How to get from a holder to a value somewhere in it: `.field`, `[0]`, `['key']`; None if it is not there."""
+    """How to get from a holder to a value somewhere in it: `.field`, `[0]`; None if it is not there."""
     if holder is value:
         return ""
-    inside: Iterable[tuple[str, Any]] = ()
-    if isinstance(holder, RootModel):
-        return _way_to(value, holder.root)
+    inside: dict[Any, Any] = {}
     if isinstance(holder, BaseModel) or (dataclasses.is_dataclass(holder) and not isinstance(holder, type)):
-        inside = ((f".{name}", inner) for name, inner in _fields_of(holder).items())
+        inside = _fields_of(holder)
     elif isinstance(holder, dict):
-        items = cast("dict[Any, Any]", holder).items()
-        inside = ((f".{key}" if isinstance(key, str) else f"[{key!r}]", inner) for key, inner in items)
+        inside = cast("Any", holder)
     elif isinstance(holder, list | tuple | set | frozenset):
-        inside = ((f"[{place}]", inner) for place, inner in enumerate(cast("Iterable[Any]", holder)))
-    return next((name + way for name, inner in inside if (way := _way_to(value, inner)) is not None), None)
+        inside = dict(enumerate(cast("Iterable[Any]", holder)))
+    for key, inner in inside.items():
+        way = _way_to(value, inner)
+        if way is not None:
+            return (f".{key}" if isinstance(key, str) else f"[{key!r}]") + way
+    return None
 
 
 def _refusal(value: Any, where: str) -> str:

@@ -68,9 +68,7 @@ class Ledger:
         if self.waits is _NOTHING:
             self.waits = {}
         ordinal = self.waits[waiter_id] = self.waits.get(waiter_id, -1) + 1
-        if waiter_id is None:
-            return str(ordinal)
-        return f"{waiter_id}#{ordinal}" if ordinal else waiter_id
+        return f"{waiter_id or ''}#{ordinal}"
 
     def sends(self, kind: type[Event]) -> bool:
         """Count a send. False: an earlier attempt did it already."""

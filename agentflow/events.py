@@ -109,7 +109,8 @@ class HumanResponseEvent(Event):
         def __init__(self, **fields: Any) -> None: ...
 
 
-class WorkflowFailedEvent(StopEvent):
+# what follows is built when it is first made: most processes that import this never do
+class WorkflowFailedEvent(StopEvent, defer_build=True):
     """The last event of the stream of a run that failed."""
 
     step: str | None = Field(default=None, description="the step that failed, if one did")
@@ -118,18 +119,18 @@ class WorkflowFailedEvent(StopEvent):
     attempts: int = Field(default=1, description="how many times the step was tried")
 
 
-class WorkflowTimedOutEvent(StopEvent):
+class WorkflowTimedOutEvent(StopEvent, defer_build=True):
     """The last event of the stream of a run that exceeded its time limit."""
 
     timeout: float = Field(default=0.0, description="the limit, in seconds")
     active_steps: list[str] = Field(default_factory=list, description="the steps that were running")
 
 
-class WorkflowCancelledEvent(StopEvent):
+class WorkflowCancelledEvent(StopEvent, defer_build=True):
     """The last event of the stream of a run that was cancelled."""
 
 
-class StreamGap(Event):
+class StreamGap(Event, defer_build=True):
     """Given to a follower that fell behind: the stream's events `first` to `last` are gone for it."""
 
     first: int

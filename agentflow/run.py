@@ -1057,7 +1057,17 @@ class Run:
             )
             self.note(None, "abandoned", {"steps": names})
         if self.pool is not None:
-            self.report(await self.pool.close(), f"run of {self.graph.name!r}")
+            closing = self.loop.create_task(self.pool.close())
+            if await self._patiently({closing}):
+                closing.cancel()
+                logger().warning(
+                    "the teardown of a resource took too long and was left behind",
+                    workflow=self.graph.name,
+                    run_id=self.run_id,
+                    seconds=self.host.cancel_grace,
+                )
+            else:
+                self.report(closing.result(), f"run of {self.graph.name!r}")
 
     def _wound_up(self, closer: asyncio.Task[None]) -> None:
         """All is wound up, or nobody lets us: where the event loop is shut down, the task may not have had a turn."""

@@ -697,6 +697,21 @@ async def test_a_waiter_id_that_a_step_uses_again_names_another_wait() -> None:
     assert await handler == ["no", "perhaps", "yes"]
 
 
+async def test_an_id_that_looks_like_a_number_is_no_other_wait() -> None:
+    """Waits without an id are counted apart."""
+
+    class Flow(Workflow):
+        @step
+        async def only(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            waits = [ctx.wait_for_event(Answer), ctx.wait_for_event(Answer, waiter_id="0"), ctx.wait_for_event(Answer)]
+            return StopEvent(result=[(await wait).text for wait in waits])
+
+    handler = Flow().run()
+    for text in "abc":
+        handler.ctx.send_event(Answer(text=text))
+    assert await handler == ["a", "b", "c"]
+
+
 async def test_a_delivery_that_was_under_way_has_the_same_key_in_both_lives_of_its_run() -> None:
     """Whoever asks first: else the effect of one would be taken for that of the other."""
     lives: list[dict[int, str]] = []

@@ -1165,3 +1165,24 @@ async def test_a_run_that_has_ended_is_freed_without_the_garbage_collector() -> 
         }
     finally:
         gc.enable()
+
+
+async def test_a_teardown_that_never_ends_does_not_keep_the_run_from_ending(caplog: pytest.LogCaptureFixture) -> None:
+    """It is left behind after the same grace as a step, and the result stands."""
+
+    async def stuck() -> AsyncIterator[int]:
+        yield 1
+        await asyncio.Event().wait()
+
+    class Uses(Workflow):
+        @step
+        async def start(self, ev: StartEvent, one: Annotated[int, Resource(stuck)]) -> StopEvent:
+            return StopEvent(result=one)
+
+    with use_clock(FakeClock()) as clock:
+        handler = Uses().run()
+        await clock.advance(4.9)
+        assert not handler.is_done()
+        await clock.advance(0.2)
+        assert await handler == 1
+    assert "the teardown of a resource took too long and was left behind" in caplog.text
