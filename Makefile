@@ -40,5 +40,5 @@ $(installed): pyproject.toml
 	touch $@
 
 clean:
-	rm -rf .venv .bench .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist htmlcov
+	rm -rf .venv .bench .demo .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
