@@ -108,7 +108,9 @@ class WorkflowCheckpointer(Generic[ResultT]):
     def _keep(self, kept: list[Checkpoint], run: Run, worker: Worker, out: Any) -> None:
         if worker.plan.name not in self._disabled:
             state = dump(run, without=worker, keep=_kept)
-            kept.append(Checkpoint(worker.plan.name, copied(worker.event, _kept), _output(out), state))
+            checkpoint = Checkpoint(worker.plan.name, copied(worker.event, _kept), _output(out), state)
+            kept.append(checkpoint)
+            run.note(worker, "checkpoint", {"id": checkpoint.id_, "step": checkpoint.last_completed_step})
 
     def filter_checkpoints(
         self,

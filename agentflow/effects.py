@@ -45,8 +45,10 @@ class Ledger:
     """By wait, what it was answered."""
     asked: tuple[str, ...] = ()
     """The waits whose question was published."""
-    waits: dict[str | None, int] = _NOTHING
-    """How many waits the present attempt began, by the id that the step gave them, if it did."""
+    unnamed = 0
+    """How many waits the present attempt began without an id."""
+    waits: dict[str, int] = _NOTHING
+    """How many it began with one, by the id."""
     expired: tuple[str, ...] = ()
     """Those of them that ended by their time-out: executed again after a restore, they end so at once."""
     once: Mapping[str, Any] = _NOTHING
@@ -61,14 +63,18 @@ class Ledger:
         self.taken = ()
         self.sending = _NOTHING
         self.waits = _NOTHING
+        self.unnamed = 0
         self.expired = ()
 
     def begins(self, waiter_id: str | None) -> str:
         """Count a wait; returns what it is known by: the same in every attempt."""
+        if waiter_id is None:  # nearly every wait: a number is a fraction of a dict
+            self.unnamed += 1
+            return f"#{self.unnamed - 1}"
         if self.waits is _NOTHING:
             self.waits = {}
         ordinal = self.waits[waiter_id] = self.waits.get(waiter_id, -1) + 1
-        return f"{waiter_id or ''}#{ordinal}"
+        return f"{waiter_id}#{ordinal}"
 
     def sends(self, kind: type[Event]) -> bool:
         """Count a send. False: an earlier attempt did it already."""

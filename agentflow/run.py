@@ -20,7 +20,7 @@ from contextvars import Context as Variables
 from contextvars import ContextVar, copy_context
 from functools import partial
 from threading import Lock, get_ident
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from . import attempt
 from .call import changes, invoke, limited, same
@@ -270,7 +270,7 @@ class Run:
         if len(pending) == 1 and not arrivals and self.stepper is None and pending[0][1] is None:
             delivery = pending[0][0]
             self.active[delivery.plan.index] += 1
-            self._employ(delivery, alone=True)
+            self._employ(delivery._replace(variables=self.base), alone=True)
             return
         for delivery, due in pending:
             if due is None:
@@ -430,12 +430,12 @@ class Run:
         op = me.op
         if op is not None:
             op.result = out
+        if self.recorder is not None:
+            self.recorder(self, me, out)
         threaded = me.threaded and self._outgoing(me, me.threaded)
         self._step_ends(me, None, "ok")
         here = copy_context()
         variables = threaded or here
-        if self.recorder is not None:
-            self.recorder(self, me, out)
         if me.ledger is not None and me.ledger.taken:
             self._consume(me.ledger)
         self._release(plan)
@@ -588,7 +588,7 @@ class Run:
         if self.status != RUNNING:  # we are ending it, or it fails too late to matter
             self._step_ends(me, error, outcome_of(error))
             if isinstance(error, KeyboardInterrupt | SystemExit):
-                raise error
+                _interrupt(me, error)
             return False
         if isinstance(error, asyncio.CancelledError):
             if me.task.cancelling():  # the event loop is being shut down
@@ -614,7 +614,7 @@ class Run:
                     return self._next(me, copy_context())
         self._fail(me, error)
         if isinstance(error, KeyboardInterrupt | SystemExit):
-            raise error
+            _interrupt(me, error)
         return False
 
     def _again(self, me: Worker, error: Exception, delay: float) -> None:
@@ -1287,6 +1287,17 @@ class Run:
     def snapshot(self) -> dict[str, Any]:
         """The run as JSON's types."""
         return dump(self)
+
+
+def _interrupt(me: Worker, error: BaseException) -> NoReturn:
+    """Let an interrupt stop the event loop, which is told of it once: the task's own report would be the second."""
+    me.task.add_done_callback(_heard)
+    raise error
+
+
+def _heard(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 def _listed(out: Any) -> Any:

@@ -151,8 +151,8 @@ def dump(run: Storable, *, without: Worker | None = None, keep: Callable[[Any], 
         *(pending(delivery, due) for _, delivery, due in (run.delayed or {}).values()),
         *(pending(delivery, due) for delivery, due in run.restored or ()),
     ]
-    held = run.stepper.held if run.stepper is not None else ()
-    arrivals = [(h.event, h.plan, h.step) for h in held] + (run.arrivals or [])
+    held_back = run.stepper.held if run.stepper is not None else ()
+    arrivals = [(h.event, h.plan, h.step) for h in held_back] + (run.arrivals or [])
     data["produced"] = [
         {"event": event(value, "an event"), "from": plan and plan.name, "step": step} for value, plan, step in arrivals
     ]
@@ -168,12 +168,10 @@ def dump(run: Storable, *, without: Worker | None = None, keep: Callable[[Any], 
         {
             "step": step,
             "buffer": buffer,
-            "events": [
-                event(value, f"buffer {buffer!r} of step {step!r}")
-                for value in collector.events(*taken.get(collector, ()))
-            ],
+            "events": [event(value, f"buffer {buffer!r} of step {step!r}") for value in held],
         }
         for (step, buffer), collector in (run.collectors or {}).items()
+        if (held := collector.events(*taken.get(collector, ())))
     ]
     data["alive"] = run.alive + (run.clock.monotonic() - run.since if run.deadline is not None else 0.0)
     data["deliveries"] = run.deliveries

@@ -32,7 +32,7 @@ from agentflow import (
     step,
 )
 from agentflow.clock import use_clock
-from agentflow.testing import FakeClock
+from agentflow.testing import FakeClock, record
 
 
 class JokeEvent(Event):
@@ -163,6 +163,18 @@ async def test_what_later_steps_do_to_an_event_or_a_value_does_not_reach_a_check
     first, second = checkpointer.checkpoints[handler.run_id]
     assert first.output_event == JokeEvent(joke="about Pirates", notes=[])
     assert second.input_event == JokeEvent(joke="about Pirates", notes=["read"])
+
+
+async def test_a_checkpoint_is_noted_where_observers_see_it() -> None:
+    """So that a trace can name it, and somebody can run again from there."""
+    checkpointer = WorkflowCheckpointer(Jokes())
+    with record() as seen:
+        handler = checkpointer.run(topic="Pirates")
+        await handler
+    notes = [note for notes in seen.notes.values() for note in notes if note.name == "checkpoint"]
+    assert [note.facts for note in notes] == [
+        {"id": c.id_, "step": c.last_completed_step} for c in checkpointer.checkpoints[handler.run_id]
+    ]
 
 
 async def test_steps_can_be_kept_from_leaving_checkpoints() -> None:

@@ -167,6 +167,40 @@ async def test_what_several_failed_attempts_took_out_goes_back_in_order() -> Non
     assert got_at_last == [0, 1, 2, 3]
 
 
+async def test_plain_functions_repeat_no_effect_either() -> None:
+    """From their threads: sends, collections, `ctx.once`, keys."""
+    received: list[int] = []
+    calls: list[int] = []
+    keys: set[str] = set()
+    failed: set[int] = set()
+
+    class Flow(Workflow):
+        @step
+        def start(self, ev: StartEvent) -> list[Work]:
+            return [Work(n=n) for n in range(8)]
+
+        @step(num_workers=4, retry_policy=again)
+        def gather(self, ctx: Context, ev: Work) -> Part | News:
+            ctx.send_event(News(n=ev.n))
+            got = ctx.collect_events(ev, {Work: 4})
+            ctx.from_thread(ctx.once("call", calls.append, ev.n))
+            keys.add(ctx.idempotency_key)
+            if ev.n not in failed:
+                failed.add(ev.n)
+                raise Flaky
+            return Part(n=len(got or ()))
+
+        @step(num_workers=1)
+        def end(self, ctx: Context, ev: Part | News) -> StopEvent | None:
+            received.append(ev.n if isinstance(ev, News) else -ev.n)
+            return StopEvent() if ctx.collect_events(ev, [Part, News] * 8) else None
+
+    await Flow().run()
+    assert sorted(received) == [-4, -4, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7]
+    assert sorted(calls) == list(range(8))
+    assert len(keys) == 8
+
+
 points = st.sets(st.tuples(st.sampled_from("wg"), st.integers(0, 3), st.integers(0, 3), st.integers(0, 3)), max_size=40)
 
 

@@ -329,6 +329,40 @@ async def test_storing_a_run_does_not_disturb_it() -> None:
     assert all(json.dumps(data) == text for data, text in stored)
 
 
+async def test_a_run_that_is_started_by_a_restored_step_is_its_child() -> None:
+    """Its events are in the stream, and it is cancelled with it."""
+    ended: list[str] = []
+
+    class Child(Workflow):
+        @step
+        async def only(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            ctx.write_event_to_stream(Part(n=7))
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.append("child")
+            return StopEvent()
+
+    class Parent(Workflow):
+        @step
+        async def only(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            await ctx.wait_for_event(Reply)
+            return StopEvent(result=await Child().run())
+
+    flow = Parent()
+    handler = flow.run()
+    await _settle()
+    stored = handler.ctx.to_dict()
+    await handler.cancel_run()
+    handler = flow.run(ctx=Context.from_dict(flow, stored))
+    handler.ctx.send_event(Reply())
+    await _settle()
+    following = handler.stream_events()
+    await handler.cancel_run()
+    assert await anext(following) == Part(n=7)
+    assert ended == ["child"]
+
+
 async def test_a_step_may_store_its_own_run() -> None:
     """It counts as not finished, and is executed again."""
 
