@@ -42,6 +42,8 @@ class Host:
         self.cancel_grace = cancel_grace
         self.recent: dict[Edge, int] | None = None
         """How often each edge was taken in the run that was started last."""
+        self.took: dict[str, int] | None = None
+        """By step, the nanoseconds that it took in that run, where somebody looked on."""
         self._pools = pools
         self._codec: Codec | None = None
         self._addressed: dict[tuple[str | None, type, str], Route] = {}

@@ -248,7 +248,13 @@ class _Sketch:
             return self.numbers[key]
         count = None if self.ran is None else self.ran.get(plan.name)
         parts = [*self._slots(plan), *(self._resource(plan, name) for name in plan.resources)]
-        return self._node(key, Node(Kind.STEP, plan.name, _note(plan), count, tuple(parts), _about_step(plan, count)))
+        about = _about_step(plan, count, self._took(plan) if count is not None else None)
+        return self._node(key, Node(Kind.STEP, plan.name, _note(plan), count, tuple(parts), about))
+
+    def _took(self, plan: StepPlan) -> int | None:
+        """The nanoseconds that a step took in the last execution, where somebody looked on."""
+        host = None if isinstance(self.workflow, type) else self.workflow._host
+        return None if host is None or host.took is None else host.took.get(plan.name)
 
     def event(self, kind: type[Event], key: Hashable, count: int | None = None) -> int:
         self.kinds[kind] = None
@@ -323,9 +329,10 @@ def _note(plan: StepPlan) -> str:
     return " · ".join(said)
 
 
-def _about_step(plan: StepPlan, count: int | None) -> About:
+def _about_step(plan: StepPlan, count: int | None, took: int | None) -> About:
     spec = plan.spec
     rows = [] if count is None else [("ran", "once" if count == 1 else f"{count} times")]
+    rows += [] if took is None else [("took", f"{took / 1e6:,.3f} ms" + (" in all" if count != 1 else ""))]
     rows += [("takes", _either(spec.accepts)), ("returns or sends", _either(spec.produces) or "nothing")]
     rows += [("awaits", _either(plan.waits))] if plan.waits else []
     rows.append(("num_workers", str(plan.limit)))

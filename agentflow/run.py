@@ -127,6 +127,7 @@ class Run:
         "surroundings",
         "thread",
         "threads",
+        "took",
         "waits",
         "watch",
         "workers",
@@ -166,6 +167,8 @@ class Run:
         self.arrivals: list[tuple[Event, StepPlan | None, str | None]] | None = None
         """What steps had produced, and was not handed on, when the run was put away: event, sender, addressee."""
         self.watch: Watch | None = None
+        self.took: dict[str, int] | None = None
+        """By step, the nanoseconds that its executions took, where somebody looks on."""
         self.surroundings: list[tuple[ContextVar[Any], Any]] = []
         """What observers made current for the whole run."""
         self.op: Operation | None = None
@@ -286,8 +289,10 @@ class Run:
     def _watch(self) -> None:
         more: tuple[Observer, ...] = self.host.observers
         self.watch = watch = attach(*more)
+        self.host.took = None if watch is None else {}
         if watch is None:
             return
+        self.took = self.host.took
         self.plain = False
         self.op = op = Operation(
             Kind.RUN, self.graph.name, run_id=self.run_id, workflow=self.graph.name, parent=self.scope.ref
@@ -1219,6 +1224,8 @@ class Run:
         if op.outcome == "collecting" and outcome == "ok":
             outcome = "collecting" if op.result is None else "ok"
         self.watch.finished(op, error, outcome)
+        if self.took is not None:
+            self.took[op.name] = self.took.get(op.name, 0) + op.ended_at - op.started_at
         current_scope.reset(me.token)
         me.token = me.before = me.after = None
 

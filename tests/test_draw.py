@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import hashlib
 import json
@@ -1114,3 +1115,18 @@ def test_page_needs_nothing_from_anywhere(tmp_path: Path) -> None:
     assert "url(" not in source
     assert "@import" not in source
     assert "default-src 'none'" in source
+
+
+async def test_an_execution_that_was_looked_at_tells_how_long_each_step_took(tmp_path: Path) -> None:
+    """By an observer or `verbose`; nobody pays for it otherwise."""
+
+    class Short(Workflow):
+        @step
+        async def only(self, ev: StartEvent) -> StopEvent:
+            return StopEvent()
+
+    for verbose in (True, False):
+        flow = Short(verbose=verbose)
+        await flow.run()
+        page = await asyncio.to_thread(draw_most_recent_execution(flow, tmp_path / "recent.html").read_text, "utf-8")
+        assert bool(re.search(r"took.{1,200}\d\.\d{3} ms", page, re.DOTALL)) is verbose
