@@ -16,7 +16,6 @@ from .draw import draw_all_possible_flows as draw_all_possible_flows
 from .draw import draw_most_recent_execution as draw_most_recent_execution
 from .errors import AgentflowError as AgentflowError
 from .errors import ContextSerdeError as ContextSerdeError
-from .errors import EngineBug as EngineBug
 from .errors import StateKeyError as StateKeyError
 from .errors import WorkflowCancelledByUser as WorkflowCancelledByUser
 from .errors import WorkflowConfigurationError as WorkflowConfigurationError
@@ -51,7 +50,6 @@ __all__ = [
     "ConstantDelayRetryPolicy",
     "Context",
     "ContextSerdeError",
-    "EngineBug",
     "Event",
     "ExponentialBackoffRetryPolicy",
     "Handler",

@@ -12,8 +12,7 @@ AgentflowError
 ├── WorkflowTimeoutError             a run, a step or a wait took too long (also a TimeoutError)
 ├── WorkflowCancelledByUser          raised to whoever awaits a cancelled run
 ├── StateKeyError                    the state has no such key (also a KeyError and a ValueError)
-├── ContextSerdeError                a value cannot be stored, or stored data cannot be read (also a ValueError)
-└── EngineBug                        an invariant of ours is broken: please report it
+└── ContextSerdeError                a value cannot be stored, or stored data cannot be read (also a ValueError)
 ```
 """
 
@@ -65,10 +64,6 @@ class StateKeyError(AgentflowError, KeyError, ValueError):
 
 class ContextSerdeError(AgentflowError, ValueError):
     """A value of a run cannot be stored, or stored data does not fit the workflow."""
-
-
-class EngineBug(AgentflowError):  # noqa: N818 because it names whose fault it is
-    """An invariant of agentflow is broken. Please report it with the traceback."""
 
 
 _repr = reprlib.Repr()

@@ -66,7 +66,6 @@ if TYPE_CHECKING:
     from .waits import Waiter
 
 T = TypeVar("T")
-E = TypeVar("E", bound=Event)
 
 NEW, QUEUED, RUNNING, ENDING, ENDED = range(5)
 _STATUS = ("new", "queued", "running", "ending", "ended")
@@ -963,11 +962,6 @@ class Run:
     def over(self) -> bool:
         """Has it ended, with all that belongs to it?"""
         return self.status == ENDED
-
-    @property
-    def decided(self) -> bool:
-        """Is it settled how it ends, though it may still be wound up?"""
-        return self.status >= ENDING
 
     @property
     def executing(self) -> bool:
