@@ -83,6 +83,7 @@ class Operation:
     """
 
     __slots__ = (
+        "agent",
         "attempt",
         "cause",
         "ended_at",
@@ -120,10 +121,12 @@ class Operation:
         """For a step the event that triggered it, for an event the step that sent it."""
         self.run_id = run_id
         self.workflow = workflow
+        self.agent: str | None = None
+        """For a run of an agent, the agent's name."""
         self.subject: Any = subject
-        """What it works on: the event, or the record that a client describes its call with."""
+        """What it works on: the event, for a run its start event; the record that describes a client's call."""
         self.result: Any = None
-        """What came of it: what a step returned."""
+        """What came of it: what a step returned, the event that ended a run, a client's answer."""
         self.attempt = attempt
         self.queued_ns = 0
         """How long the event waited before this step took it up."""

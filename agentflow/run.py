@@ -38,6 +38,7 @@ from .errors import (
 from .events import (
     Event,
     InputRequiredEvent,
+    StartEvent,
     StopEvent,
     WorkflowCancelledEvent,
     WorkflowFailedEvent,
@@ -293,9 +294,16 @@ class Run:
             return
         self.took = self.host.took
         self.plain = False
+        first = self.restored[0][0].event if self.restored else None
         self.op = op = Operation(
-            Kind.RUN, self.graph.name, run_id=self.run_id, workflow=self.graph.name, parent=self.scope.ref
+            Kind.RUN,
+            self.graph.name,
+            run_id=self.run_id,
+            workflow=self.graph.name,
+            parent=self.scope.ref,
+            subject=first if isinstance(first, StartEvent) else None,
         )
+        op.agent = getattr(self.host.owner, "agent_name", None)
         self.scope = Scope(self, watch, op.ref, self.run_id, self.graph.name)
         before = self.base.copy()
         self.base.run(watch.started, op)

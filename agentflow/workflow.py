@@ -87,6 +87,8 @@ class Workflow(Generic[StartT, ResultT]):
 
     cancel_grace: ClassVar[float] = 5.0
     """Seconds that cancelled steps have to end before they are left behind."""
+    agent_name: str | None = None
+    """What the agent is called, where a run of this workflow is a run of an agent; observers are told."""
 
     __agentflow_attach__ = _Attach()
 

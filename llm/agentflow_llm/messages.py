@@ -1,0 +1,175 @@
+"""What is said to a model and by it: messages made of typed parts. Pydantic models; they go through JSON unchanged."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from uuid import uuid4
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Role = Literal["system", "user", "assistant", "tool"]
+ToolOutcome = Literal["ok", "error", "timeout", "cancelled", "refused", "skipped"]
+
+
+class Part(BaseModel):
+    """One piece of a message."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TextPart(Part):
+    """Plain text."""
+
+    type: Literal["text"] = "text"
+    text: str
+
+
+class ReasoningPart(Part):
+    """What a model thought before it answered, where the server tells."""
+
+    type: Literal["reasoning"] = "reasoning"
+    text: str
+
+
+class RefusalPart(Part):
+    """The model declines to answer, and says why."""
+
+    type: Literal["refusal"] = "refusal"
+    text: str
+
+
+class ToolCallPart(Part):
+    """The model asks for a tool. `arguments` is JSON text just as the model wrote it: it may be invalid."""
+
+    type: Literal["tool_call"] = "tool_call"
+    id: str
+    name: str
+    arguments: str
+
+
+class ToolResultPart(Part):
+    """What came of the tool call with this id; there is exactly one for each call."""
+
+    type: Literal["tool_result"] = "tool_result"
+    call_id: str
+    name: str
+    content: str
+    outcome: ToolOutcome = "ok"
+
+
+AnyPart = Annotated[TextPart | ReasoningPart | RefusalPart | ToolCallPart | ToolResultPart, Field(discriminator="type")]
+
+
+class ChatMessage(BaseModel):
+    """One message of a conversation. `content` is a list of parts; a plain string becomes one text part.
+
+    The id is made once and kept through JSON, so that a message can be recognised wherever it went.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    role: Role
+    content: tuple[AnyPart, ...] = ()
+    id: str = Field(default_factory=lambda: f"msg_{uuid4().hex}")
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _text_as_part(cls, content: Any) -> Any:
+        return ({"type": "text", "text": content},) if isinstance(content, str) else content
+
+    @property
+    def text(self) -> str:
+        """All of its plain text."""
+        return "".join(part.text for part in self.content if isinstance(part, TextPart))
+
+    @property
+    def tool_calls(self) -> list[ToolCallPart]:
+        """The tools that it asks for, in order."""
+        return [part for part in self.content if isinstance(part, ToolCallPart)]
+
+    @property
+    def tool_results(self) -> list[ToolResultPart]:
+        """The results of tools that it carries, in order."""
+        return [part for part in self.content if isinstance(part, ToolResultPart)]
+
+    def __repr__(self) -> str:
+        said = [part.text for part in self.content if isinstance(part, TextPart | ReasoningPart | RefusalPart)]
+        called = [f"{part.name}({part.arguments})" for part in self.tool_calls]
+        answered = [f"{part.call_id} -> {part.content!r}" for part in self.tool_results]
+        return f"<{self.role}: {' | '.join([*said, *called, *answered])}>"
+
+
+class ToolDefinition(BaseModel):
+    """A tool as a model is told of it. `parameters` is the JSON Schema of the object that it takes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    description: str = ""
+    parameters: dict[str, Any] = Field(default_factory=lambda: {"type": "object", "properties": {}})
+
+
+class Usage(BaseModel):
+    """What a call cost, in tokens and requests; usages add up with `+`.
+
+    `input_tokens` includes `cached_tokens`, `output_tokens` includes `reasoning_tokens`, as the
+    OpenTelemetry conventions for generative AI have it. `http_requests` counts failed attempts too.
+    None: the server did not say.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    http_requests: int = 0
+
+    @property
+    def total_tokens(self) -> int | None:
+        """Input and output together, where the server told both."""
+        known = self.input_tokens is not None and self.output_tokens is not None
+        return (self.input_tokens or 0) + (self.output_tokens or 0) if known else None
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            input_tokens=_sum(self.input_tokens, other.input_tokens),
+            output_tokens=_sum(self.output_tokens, other.output_tokens),
+            cached_tokens=_sum(self.cached_tokens, other.cached_tokens),
+            cache_write_tokens=_sum(self.cache_write_tokens, other.cache_write_tokens),
+            reasoning_tokens=_sum(self.reasoning_tokens, other.reasoning_tokens),
+            http_requests=self.http_requests + other.http_requests,
+        )
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one if other is None else one + other
+
+
+class Reply(BaseModel):
+    """What a model answered.
+
+    - `finish_reason`: "stop", "length", "tool_calls", "content_filter", or what the server says; None
+      where it says nothing.
+    - `model`: which model answered, as the server calls it; often more exact than what was asked for.
+    - `id`: the server's name for the reply.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    message: ChatMessage
+    finish_reason: str | None = None
+    usage: Usage = Usage()
+    model: str = ""
+    id: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The plain text of the answer."""
+        return self.message.text
+
+    @property
+    def tool_calls(self) -> list[ToolCallPart]:
+        """The tools that the model asks for, in order."""
+        return self.message.tool_calls
