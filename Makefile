@@ -5,7 +5,7 @@ installed := .venv/.installed
 
 demo: export ASKED := $(value QUESTION)
 demo: $(installed)
-	@$(python) examples/judged_answers.py $${ASKED:+"$$ASKED"} $(ARGS)
+	@.venv/bin/agentflow demo $${ASKED:+"$$ASKED"} $(ARGS)
 
 test: $(installed)
 	@$(python) -m pytest $(ARGS)

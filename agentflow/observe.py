@@ -57,20 +57,28 @@ class Ref:
 
     def __init__(self, ident: int) -> None:
         self.id = ident
-        self._carried: dict[int, object] | None = None  # by the observer's identity: it may have no hash
+        # who carries what, by the observer's identity: it may have no hash
+        self._carried: tuple[int, object] | dict[int, object] | None = None
 
     def __repr__(self) -> str:
         return f"Ref({self.id})"
 
     def carry(self, observer: Observer, value: object) -> None:
         """Let `value` travel with this name for `observer`."""
-        if self._carried is None:
-            self._carried = {}
-        self._carried[id(observer)] = value
+        carried = self._carried
+        if isinstance(carried, dict):
+            carried[id(observer)] = value
+        elif carried is None or carried[0] == id(observer):
+            self._carried = id(observer), value
+        else:  # several observers carry something
+            self._carried = {carried[0]: carried[1], id(observer): value}
 
     def carried_by(self, observer: Observer) -> Any:
         """What `observer` let travel with this name, or None."""
-        return None if self._carried is None else self._carried.get(id(observer))
+        carried = self._carried
+        if isinstance(carried, tuple):
+            return carried[1] if carried[0] == id(observer) else None
+        return None if carried is None else carried.get(id(observer))
 
 
 _ids = itertools.count(1)
@@ -246,7 +254,7 @@ class Watch:
         """Tell that `op` ended."""
         op.ended_at = time.time_ns()
         op.outcome = outcome
-        if op.kind is Kind.RUN and self._muted:
+        if self._muted and op.kind is Kind.RUN:
             self._observers, self._muted = (*self._observers, *self._muted), ()
             self._apply()
         for observer, hook in self._table.get(("finished", op.kind), ()):
@@ -366,7 +374,7 @@ def operation(kind: Kind, name: str, subject: object = None) -> Generator[tuple[
 
 
 def outcome_of(error: BaseException) -> Outcome:
-    """How an operation ended that this error ended."""
-    if isinstance(error, asyncio.CancelledError):
+    """How an operation ended that this error ended. A generator that is closed early has not failed."""
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):
         return "cancelled"
     return "timeout" if isinstance(error, TimeoutError) else "error"

@@ -20,7 +20,7 @@ from contextvars import Context as Variables
 from contextvars import ContextVar, copy_context
 from functools import partial
 from threading import Lock, get_ident
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from . import attempt
 from .call import changes, invoke, limited, same
@@ -71,6 +71,7 @@ T = TypeVar("T")
 NEW, QUEUED, RUNNING, ENDING, ENDED = range(5)
 _STATUS = ("new", "queued", "running", "ending", "ended")
 _EVENT, _CONTEXT_EVENT, _LIMITED = Shape.EVENT, Shape.CONTEXT_EVENT, Shape.LIMITED
+_STEP_KIND, _EVENT_KIND = Kind.STEP, Kind.EVENT  # a look into an enum costs as much as a call
 _TURNS = 64  # steps that may follow each other before the event loop gets its turn
 
 _EMPTY = Variables()
@@ -173,7 +174,7 @@ class Run:
         """What observers made current for the whole run."""
         self.op: Operation | None = None
         self.plain = True
-        """Nobody looks on, records, steps or waits: the short way is open."""
+        """Nobody records, steps or waits: the short way is open."""
         self.awaiting: list[asyncio.Future[None]] | None = None
         self.orphaned = False
         """Nobody can await it any more."""
@@ -293,7 +294,6 @@ class Run:
         if watch is None:
             return
         self.took = self.host.took
-        self.plain = False
         first = self.restored[0][0].event if self.restored else None
         self.op = op = Operation(
             Kind.RUN,
@@ -397,10 +397,10 @@ class Run:
                     continue
                 route = plan.returns.get(out.__class__)
                 if self.plain and route is not None and self.status == RUNNING:
-                    # the short way: one successor, nothing else ready, nobody looking on
+                    # the short way: one successor, nothing else ready
                     target = route.target
                     busy = self.ready or self.fresh or self.backlog or me.threaded or me.ledger
-                    if target is not None and not busy:
+                    if target is not None and not busy and (self.watch is None or self._tells(me)):
                         active = self.active
                         active[plan.index] -= 1
                         if active[target.index] < target.limit:
@@ -409,6 +409,8 @@ class Run:
                             me.event = out
                             me.edge = route.edge
                             me.ctx = me.ledger = me.sent = None
+                            if me.op is not None:
+                                self._hand_on(me, me.op, out)
                             turns -= 1
                             if not turns:
                                 turns = _TURNS
@@ -435,7 +437,7 @@ class Run:
             self._step_ends(me, None, "ok" if self.ended_by is me else "cancelled")
             return False
         try:
-            routes = self._routes(plan, out, route)
+            routes = self._routes(plan, out) if route is None else [(cast("Event", out), route)]
         except WorkflowRuntimeError as error:
             self._fail(me, error)
             return False
@@ -451,7 +453,11 @@ class Run:
         if me.ledger is not None and me.ledger.taken:
             self._consume(me.ledger)
         self._release(plan)
-        stop = next(((event, way) for event, way in routes if way.fate is Fate.STOP), None)
+        stop: tuple[Event, Route] | None = None
+        for event, way in routes:
+            if way.fate is Fate.STOP:
+                stop = event, way
+                break
         if self.stepper is not None:
             for event, way in routes:
                 self.stepper.hold(Held(event, plan, None, variables, op))
@@ -478,11 +484,9 @@ class Run:
             return False
         return self._next(me, here)
 
-    def _routes(self, plan: StepPlan, out: Any, route: Route | None) -> list[tuple[Event, Route]]:
+    def _routes(self, plan: StepPlan, out: Any) -> list[tuple[Event, Route]]:
         if out is None:
             return []
-        if route is not None:
-            return [(out, route)]
         return [(v, plan.returns.get(v.__class__) or self.graph.returned(plan, v)) for v in _listed(out)]
 
     def _starts(self, me: Worker) -> bool:
@@ -881,7 +885,7 @@ class Run:
 
     def _restore_plain(self) -> None:
         if not self.waits:
-            self.plain = self.watch is None and self.recorder is None and self.stepper is None
+            self.plain = self.recorder is None and self.stepper is None
 
     def _ask(self, event: Event, sender: Context[Any]) -> None:
         if isinstance(event, InputRequiredEvent):
@@ -1179,12 +1183,13 @@ class Run:
         watch = self.watch
         if watch is None or not watch.events:
             return None
+        scope = self.scope
         sent = Operation(
-            Kind.EVENT,
+            _EVENT_KIND,
             type(event).__name__,
-            run_id=self.run_id,
-            workflow=self.graph.name,
-            parent=self.scope.ref if cause is None else cause.ref,
+            run_id=scope.run_id,
+            workflow=scope.workflow,
+            parent=scope.ref if cause is None else cause.ref,
             cause=None if cause is None else cause.ref,
             subject=event,
         )
@@ -1199,13 +1204,14 @@ class Run:
             watch.finished(sent)
         if not watch.steps:
             return
+        scope = self.scope
         me.cause = None if sent is None else sent.ref
         me.op = op = Operation(
-            Kind.STEP,
+            _STEP_KIND,
             me.plan.name,
-            run_id=self.run_id,
-            workflow=self.graph.name,
-            parent=self.scope.ref,
+            run_id=scope.run_id,
+            workflow=scope.workflow,
+            parent=scope.ref,
             cause=me.cause,
             subject=me.event,
             attempt=1 if me.ledger is None else me.ledger.failures + 1,
@@ -1215,9 +1221,19 @@ class Run:
         elif sent is not None:
             op.queued_ns = max(0, op.started_at - sent.started_at)
         me.before = copy_context()
-        me.token = current_scope.set(Scope(self, watch, op.ref, self.run_id, self.graph.name))
+        me.token = current_scope.set(Scope(self, watch, op.ref, scope.run_id, scope.workflow))
         watch.started(op)
         me.after = copy_context()
+
+    def _tells(self, me: Worker) -> bool:
+        """Does whoever looks on hear of the step that a worker executes, or of no event either?"""
+        return me.op is not None or self.watch is None or not self.watch.events
+
+    def _hand_on(self, me: Worker, op: Operation, out: Event) -> None:
+        """Tell that a step has ended, and that its event is on its way to the worker's next step."""
+        op.result = out
+        self._step_ends(me, None, "ok")
+        me.sent = self._sent(out, op)
 
     def _step_ends(self, me: Worker, error: BaseException | None, outcome: Outcome) -> None:
         op, me.op = me.op, None

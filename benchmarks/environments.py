@@ -1,4 +1,4 @@
-"""The environment of each peer: the same Python and the same pydantic, and what the peer itself needs."""
+"""The environment of each peer: the same Python, pydantic and OpenTelemetry, and what the peer itself needs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-SHARED = ["pydantic==2.14.3"]
+SHARED = ["pydantic==2.14.3", "opentelemetry-sdk==1.45.2"]
 PEERS = {
-    "agentflow": ["--editable", str(ROOT)],
-    "llamaindex": ["llama-index-workflows==2.26.1"],
+    "agentflow": ["--editable", str(ROOT), "openai==3.54.0"],
+    "llamaindex": [
+        "llama-index-core==0.14.25",
+        "llama-index-llms-openai==0.8.3",
+        "llama-index-observability-otel==0.7.0",
+        "llama-index-workflows==2.26.1",
+        "openai==2.54.0",
+    ],
 }
 
 

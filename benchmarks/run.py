@@ -16,11 +16,12 @@ from cases import CASES
 from environments import PEERS, ROOT, python_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cases import Metrics
 
 HERE = Path(__file__).parent
 README = HERE / "README.md"
-REFERENCE = "raw"
 MOST_REPETITIONS = {"llamaindex": 3}
 """It takes seconds where the others take milliseconds, and its factors are large."""
 QUICK_REPETITIONS = {"agentflow": 3, "llamaindex": 1}
@@ -33,11 +34,14 @@ ENVIRON = {
 }
 
 
-def repeat(python: str, peer: str, case: str) -> tuple[Metrics | None, dict[str, str]]:
+def repeat(
+    python: str, peer: str, case: str, environ: Mapping[str, str] | None = None
+) -> tuple[Metrics | None, dict[str, str]]:
     """One repetition, and the versions that ran. None: the peer has no counterpart of the case."""
     command = [python, str(HERE / "worker.py"), peer, case]
+    env = {**ENVIRON, **(environ or {})}
     try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, env=ENVIRON, timeout=PATIENCE, check=True)
+        done = subprocess.run(command, stdout=subprocess.PIPE, env=env, timeout=PATIENCE, check=True)
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         raise SystemExit(f"{peer} failed at {case}: {error}") from None
     answer = json.loads(done.stdout)
@@ -48,7 +52,8 @@ def run_case(case: str, pythons: dict[str, str], *, quick: bool) -> tuple[report
     """Take each peer through the case beside the reference, in turns. Also says which versions ran."""
     results: report.ByPeer = {}
     versions: dict[str, str] = {}
-    for i in range(CASES[case].repetitions):
+    kind = CASES[case]
+    for i in range(kind.repetitions):
         for peer, python in pythons.items():
             most = QUICK_REPETITIONS[peer] if quick else MOST_REPETITIONS.get(peer)
             if (most is not None and i >= most) or (i and results[peer] is None):
@@ -58,7 +63,8 @@ def run_case(case: str, pythons: dict[str, str], *, quick: bool) -> tuple[report
             measured = results.setdefault(peer, None if metrics is None else report.Measured())
             if measured and metrics is not None:
                 measured.peer.append(metrics)
-                measured.reference.append(repeat(python, REFERENCE, case)[0] or {})
+                reference, _ = repeat(python, kind.reference, case, kind.reference_environ)
+                measured.reference.append(reference or {})
     return results, versions
 
 

@@ -11,7 +11,7 @@ import importlib.metadata
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cases import CASES
 
@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from cases import Metrics
 
 
-async def repetition(peer: Any, case_name: str) -> Metrics | None:
+async def repetition(peer: str, case_name: str) -> Metrics | None:
     """Set the case up and measure it once."""
-    if not hasattr(peer, CASES[case_name].workload):
+    kind = CASES[case_name]
+    workloads = importlib.import_module(f"peers.{peer}.{kind.area}")
+    if not hasattr(workloads, kind.workload):
         return None
-    case = CASES[case_name](peer)
+    case = kind(workloads)
     await case.set_up()
     return await case.measure()
 
@@ -33,9 +35,9 @@ def main() -> None:
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a peer prints is no part of the answer
     peer_name, case_name = sys.argv[1:]
-    peer = importlib.import_module(f"peers.{peer_name}")
-    metrics = asyncio.run(repetition(peer, case_name))
-    versions = {name: importlib.metadata.version(name) for name in peer.PACKAGES}
+    metrics = asyncio.run(repetition(peer_name, case_name))
+    packages = importlib.import_module(f"peers.{peer_name}").PACKAGES
+    versions = {name: importlib.metadata.version(name) for name in packages}
     json.dump({"metrics": metrics, "versions": versions}, answer)
 
 

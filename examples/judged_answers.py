@@ -1,6 +1,6 @@
 """Judge a question, improve it in a loop, look for an answer in three ways at once, let the best one win.
 
-    make demo QUESTION="How does a step wait for a human?"
+    python examples/judged_answers.py "How does a step wait for a human?"
 
 The documents are the Markdown files of this repository. No language model takes part: a question is judged by its
 words, an answer is a passage of the documents as it stands, and SQLite's full-text search finds it.

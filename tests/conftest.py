@@ -6,12 +6,13 @@ import ipaddress
 import os
 import shutil
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import hypothesis
 import pytest
 
 from agentflow import observe
+from real import RealJaeger, RealPhoenix, is_installed, running_jaeger, running_phoenix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,15 +77,35 @@ def _refuse_unless_local(host: str | bytes | None) -> None:
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """The path of a Chromium browser."""
-    return _program("chromium", "chromium-browser", "google-chrome")
-
-
-def _program(*names: str) -> str:
-    """The first of these programs that is there. Without any the test is skipped, or fails where CI requires it."""
+    names = ("chromium", "chromium-browser", "google-chrome")
     for name in names:
         if path := shutil.which(name):
             return path
-    message = f"needs one of these programs, and none is installed: {', '.join(names)}"
+    return _missing(f"needs one of these programs, and none is installed: {', '.join(names)}")
+
+
+@pytest.fixture(scope="session")
+def phoenix() -> Iterator[RealPhoenix]:
+    """A Phoenix that all tests share."""
+    if not is_installed("phoenix"):
+        _missing("needs Phoenix: scripts/backend.py phoenix install")
+    with running_phoenix() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def jaeger() -> Iterator[RealJaeger]:
+    """A Jaeger that all tests share."""
+    if not is_installed("jaeger"):
+        if not shutil.which("go"):
+            pytest.skip("needs Jaeger, which Go builds, and there is no Go")
+        _missing("needs Jaeger: scripts/backend.py jaeger install")
+    with running_jaeger() as server:
+        yield server
+
+
+def _missing(what: str) -> NoReturn:
+    """Skip the test for want of a real component, or fail it where CI requires it."""
     if os.environ.get("AGENTFLOW_REQUIRE_REAL") == "1":
-        pytest.fail(message)
-    pytest.skip(message)
+        pytest.fail(what)
+    pytest.skip(what)

@@ -841,6 +841,19 @@ async def test_a_step_that_an_outside_event_triggers_is_surrounded_by_its_run() 
         assert await handler == "run Human"
 
 
+def test_a_name_carries_something_for_each_observer() -> None:
+    """They do not see each other's, and the latest counts."""
+    op = Operation(Kind.TOOL, "hammer", run_id=None, workflow=None)
+    first, second, third = Observer(), Observer(), Observer()
+    assert op.ref.carried_by(first) is None
+    op.ref.carry(first, "old")
+    op.ref.carry(first, "new")
+    assert op.ref.carried_by(second) is None
+    op.ref.carry(second, "its own")
+    op.ref.carry(second, "its own too")
+    assert [op.ref.carried_by(o) for o in (first, second, third)] == ["new", "its own too", None]
+
+
 async def test_hooks_of_a_run_are_called_in_one_context() -> None:
     """What `started` sets, `finished` can reset, however the run ends and from wherever it is ended."""
 
@@ -1099,6 +1112,7 @@ async def test_an_operation_that_nobody_listens_to_is_not_built() -> None:
         (ValueError(), "error"),
         (TimeoutError(), "timeout"),
         (asyncio.CancelledError(), "cancelled"),
+        (GeneratorExit(), "cancelled"),
         (KeyError(), "error"),
     ],
 )

@@ -9,6 +9,8 @@ Pause = Callable[[], Awaitable[object]]
 """What a step waits for."""
 Run = Callable[[], Awaitable[int]]
 """A workload of fixed size."""
+Text = Callable[[], Awaitable[str]]
+"""Asks an agent, and gives its answer."""
 SizedRun = Callable[[int], Awaitable[int]]
 """A workload of the size that it is given."""
 Pausing = tuple[Callable[[], Awaitable[Any]], Callable[[Any, int], Awaitable[int]]]

@@ -27,7 +27,10 @@ class LLMError(AgentflowError):
     - `code`: the server's own name for the error.
     - `request_id`: the server's name for the request, to quote in a report to its owner.
     - `retry_after`: seconds that the server asks to wait before another attempt.
+    - `attempts`: how many times the model was asked before this error stood.
     """
+
+    attempts: int = 1
 
     def __init__(
         self,

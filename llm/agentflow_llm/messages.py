@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Role = Literal["system", "user", "assistant", "tool"]
 ToolOutcome = Literal["ok", "error", "timeout", "cancelled", "refused", "skipped"]
@@ -71,6 +74,16 @@ class ChatMessage(BaseModel):
     role: Role
     content: tuple[AnyPart, ...] = ()
     id: str = Field(default_factory=lambda: f"msg_{uuid4().hex}")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            role: Role,
+            content: str | Sequence[AnyPart] = (),
+            id: str = "",  # noqa: A002 because the field is called so
+        ) -> None: ...
 
     @field_validator("content", mode="before")
     @classmethod

@@ -26,6 +26,8 @@ class ChatCall:
     tools: Sequence[ToolDefinition] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """What was asked for by name: temperature, max_tokens, stop, seed, tool_choice..., where given."""
+    extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Further fields of the request, sent as they are."""
     server_address: str | None = None
     server_port: int | None = None
 

@@ -1,4 +1,4 @@
-"""The cases, each defined once. A peer brings the workload; a case runs it, measures it and checks its answer."""
+"""The engine by itself: no telemetry, no models."""
 
 from __future__ import annotations
 
@@ -6,59 +6,25 @@ import asyncio
 import functools
 import sys
 import tracemalloc
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
 from measure import Timer, peak_resident, resident
 
+from .case import Case, check, growth
+
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
-Metrics = dict[str, float]
-
-
-class WrongAnswerError(Exception):
-    """A peer's workload did not come to the result that it must come to."""
+    from .case import Metrics
 
 
-def check(got: object, expected: object) -> None:
-    """Refuse a wrong answer, so that no peer is fast by being wrong."""
-    if got != expected:
-        raise WrongAnswerError(f"got {got!r:.200}, expected {expected!r:.200}")
+class EngineCase(Case):
+    """What all of them share."""
+
+    area = "engine"
 
 
-class Case:
-    """A workload and how it is measured, in a process of its own each time."""
-
-    name: ClassVar[str]
-    workload: ClassVar[str]
-    """The function of the peer's module that makes the workload. A peer without it has no counterpart."""
-    repetitions: ClassVar[int] = 11
-
-    def __init__(self, peer: Any) -> None:
-        self.peer = peer
-        self.make = getattr(peer, self.workload)
-        vars(self).update(getattr(peer, "SIZES", {}).get(self.name, {}))
-
-    async def set_up(self) -> None:
-        """Make the workload and warm it up."""
-        raise NotImplementedError
-
-    async def measure(self) -> Metrics:
-        """Run the workload and say what it took."""
-        raise NotImplementedError
-
-
-async def growth(run: Callable[[int], Awaitable[None]], small: int, large: int) -> Metrics:
-    """What a unit of work costs in a run of many, over what it costs in as much work in short runs."""
-    with Timer() as short:
-        for _ in range(large // small):
-            await run(small)
-    with Timer() as long:
-        await run(large)
-    return {"growth": long.cpu / short.cpu, "cpu_us": long.cpu / large * 1e6}
-
-
-class Chain(Case):
+class Chain(EngineCase):
     """A linear workflow, run again and again."""
 
     name = "chain"
@@ -85,7 +51,7 @@ class ChainTimeout(Chain):
     workload = "chain_timeout"
 
 
-class ChainGrowth(Case):
+class ChainGrowth(EngineCase):
     """A step's cost in a long chain over that in a short one: does it pay for the steps beside it?"""
 
     name = "chain_growth"
@@ -109,7 +75,7 @@ class ChainGrowth(Case):
         return {"growth": cpu[self.large] / cpu[self.small]}
 
 
-class Loop(Case):
+class Loop(EngineCase):
     """One run that goes round two steps."""
 
     name = "loop"
@@ -160,7 +126,7 @@ class LoopMemory(Loop):
         return {"bytes": (peaks[2] - peaks[1]) / (2 * (self.large - self.small))}
 
 
-class Fanout(Case):
+class Fanout(EngineCase):
     """A step that sends many events, workers that each yield to the event loop once, a step that collects."""
 
     name = "fanout"
@@ -227,7 +193,7 @@ class FanoutWaiting(Fanout):
         return {"wall": timer.wall / ideal, "at_once": self.most}
 
 
-class Concurrent(Case):
+class Concurrent(EngineCase):
     """Many runs at the same time, each step of which waits."""
 
     name = "concurrent"
@@ -254,7 +220,7 @@ class Concurrent(Case):
         return {"cpu_us": cpu / (self.runs * self.batches) * 1e6, "peak_kb": (peak - before) / self.runs / 1024}
 
 
-class Paused(Case):
+class Paused(EngineCase):
     """Runs that pause for a human's answer, and are all answered then."""
 
     name = "paused"
@@ -282,7 +248,7 @@ class Paused(Case):
         }
 
 
-class PutAway(Case):
+class PutAway(EngineCase):
     """Paused runs written down; each is taken up again and answered."""
 
     name = "put_away"
@@ -300,7 +266,7 @@ class PutAway(Case):
         return {"kb": sum(len(text.encode()) for text in written) / self.runs / 1024}
 
 
-class Stream(Case):
+class Stream(EngineCase):
     """A step that writes a burst of events to the stream, and one consumer that reads them."""
 
     name = "stream"
@@ -331,7 +297,7 @@ class StreamGrowth(Stream):
         return await growth(self._once, self.small, self.large)
 
 
-class Checkpoint(Case):
+class Checkpoint(EngineCase):
     """The context of a run that holds state, to text and back. The state is not read, but once to check it."""
 
     name = "checkpoint"
@@ -356,7 +322,7 @@ class Checkpoint(Case):
         return {"cpu_us": timer.cpu / self.times * 1e6}
 
 
-class Import(Case):
+class Import(EngineCase):
     """What a program pays before its first line, in a new interpreter each time."""
 
     name = "import"
@@ -372,27 +338,3 @@ class Import(Case):
         out, _ = await process.communicate()
         check(process.returncode, 0)
         return {"cpu_ms": float(out) * 1e3}
-
-
-CASES: dict[str, type[Case]] = {
-    case.name: case
-    for case in (
-        Chain,
-        ChainTimeout,
-        ChainGrowth,
-        Loop,
-        LoopGrowth,
-        LoopMemory,
-        Fanout,
-        FanoutList,
-        FanoutGrowth,
-        FanoutWaiting,
-        Concurrent,
-        Paused,
-        PutAway,
-        Stream,
-        StreamGrowth,
-        Checkpoint,
-        Import,
-    )
-}

@@ -12,7 +12,6 @@ from workflows.handler import WorkflowHandler
 
 from peers import Checkpointing, Pause, Pausing, PuttingAway, Run, SizedRun
 
-PACKAGES = ["llama-index-workflows", "pydantic"]
 IMPORT = "from workflows import Workflow, Context, step; from workflows.events import Event, StartEvent, StopEvent"
 
 # Where a case would take minutes. Ratios are per step or event, so only its own growth with the size is left out.

@@ -19,7 +19,6 @@ from agentflow import (
 )
 from peers import Checkpointing, Pause, Pausing, PuttingAway, Run, SizedRun
 
-PACKAGES = ["pydantic"]
 IMPORT = "from agentflow import Context, Event, StartEvent, StopEvent, Workflow, step"
 
 

@@ -11,7 +11,6 @@ from pydantic import BaseModel, create_model
 
 from peers import Checkpointing, Pause, Pausing, Run, SizedRun
 
-PACKAGES = ["pydantic"]
 IMPORT = "import asyncio, pydantic; from pydantic import BaseModel"
 
 

@@ -1,0 +1,128 @@
+"""The tools of an agent, and what a model is told of each call: always exactly one result."""
+
+from __future__ import annotations
+
+import asyncio
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, cast
+
+from pydantic import TypeAdapter
+
+from agentflow.errors import shown
+from agentflow.observe import Kind, operation
+from agentflow_llm import ToolResultPart
+
+from .errors import AgentConfigurationError, ToolError
+from .records import ToolExecution
+from .tool import Tool, is_tool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from agentflow_llm import ToolDefinition
+    from agentflow_llm.messages import ToolOutcome
+
+_LONGEST = 300
+_JSON = TypeAdapter(object).serializer
+
+
+class Toolbox:
+    """Tools by name. Plain functions are made tools.
+
+    Raises `AgentConfigurationError` for what cannot be a tool, and for two of one name.
+    """
+
+    # a list of functions with different signatures is to mypy no list of callables
+    def __init__(self, tools: Iterable[object] = ()) -> None:
+        self._tools: dict[str, Tool[..., Any]] = {}
+        if callable(tools) or isinstance(tools, str):
+            raise AgentConfigurationError(f"tools={shown(tools)}: it is a list. Write tools=[search, calculate].")
+        for given in tools:
+            found = cast("Tool[..., Any]", given) if is_tool(given) else Tool(cast("Callable[..., Any]", given))
+            found.check_bound()
+            if found.name in self._tools:
+                raise AgentConfigurationError(
+                    f"two tools are called {found.name!r}, and a model calls them by name. Name one of them anew: "
+                    f'Tool(function, name="{found.name}_2")'
+                )
+            self._tools[found.name] = found
+        self.definitions: list[ToolDefinition] = [found.definition for found in self._tools.values()]
+        """What a model is told of them."""
+
+    def __repr__(self) -> str:
+        return f"<Toolbox: {', '.join(self._tools) or 'empty'}>"
+
+    def __len__(self) -> int:
+        return len(self._tools)
+
+    def __iter__(self) -> Iterator[Tool[..., Any]]:
+        return iter(self._tools.values())
+
+    async def execute(self, call_id: str, name: str, arguments: str) -> ToolResultPart:
+        """Call the tool `name` with JSON text. Whatever goes wrong becomes the result; only a cancellation is raised.
+
+        It is a tool operation, which ends with the error where there was one.
+        """
+        tool = self._tools.get(name)
+        execution = ToolExecution(call_id, "" if tool is None else tool.description, arguments)
+        result: ToolResultPart | None = None
+        try:
+            with operation(Kind.TOOL, name, execution) as seen:
+                try:
+                    value = await self._find(tool, name).invoke(arguments)
+                    result = ToolResultPart(call_id=call_id, name=name, content=_text_of(value))
+                except (Exception, asyncio.CancelledError) as error:
+                    if _is_asked_for(error):
+                        raise
+                    outcome, told = _told(error)
+                    result = ToolResultPart(call_id=call_id, name=name, content=told, outcome=outcome)
+                    raise
+                finally:
+                    if seen is not None:
+                        seen[1].result = result
+        except (Exception, asyncio.CancelledError):
+            # whoever looks on has seen the error; the run goes on, and the model is told
+            if result is None:
+                raise
+        assert result is not None
+        return result
+
+    def _find(self, tool: Tool[..., Any] | None, name: str) -> Tool[..., Any]:
+        if tool is not None:
+            return tool
+        if not self._tools:
+            raise ToolError(f"There is no tool {shown(name)}, nor any other. Answer without tools.")
+        near = get_close_matches(name, self._tools, n=1)
+        meant = f" Did you mean {near[0]!r}?" if near else ""
+        raise ToolError(f"There is no tool {shown(name)}.{meant} There are: {', '.join(map(repr, self._tools))}")
+
+
+def _is_asked_for(error: BaseException) -> bool:
+    """Is it the cancellation of the run, and not one that the tool made by itself?"""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+
+
+def _told(error: BaseException) -> tuple[ToolOutcome, str]:
+    """What a model is told of an error: never a traceback."""
+    if isinstance(error, ToolError):
+        return "error", str(error)
+    if isinstance(error, asyncio.CancelledError):
+        return "cancelled", "The tool was cancelled before it had a result."
+    outcome: ToolOutcome = "timeout" if isinstance(error, TimeoutError) else "error"
+    said = next(iter(_said(error).splitlines()), "")
+    kind = type(error).__name__
+    text = f"The tool failed: {kind}: {said}" if said else f"The tool failed: {kind}"
+    return outcome, text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error).strip()
+    except Exception as second:  # noqa: BLE001 because an error that cannot be shown is one of the tool's as well
+        return f"its text cannot be shown: {type(second).__name__}"
+
+
+def _text_of(value: Any) -> str:
+    """What a tool returned, as a model reads it: text as it is, all else as JSON."""
+    return value if isinstance(value, str) else _JSON.to_json(value, fallback=str).decode()

@@ -1,0 +1,36 @@
+"""The cases, each defined once. A peer brings the workload; a case runs it, measures it and checks its answer."""
+
+from . import agents, engine, traces
+from .case import Case, Metrics
+
+__all__ = ["CASES", "Case", "Metrics"]
+
+CASES: dict[str, type[Case]] = {
+    case.name: case
+    for case in (
+        engine.Chain,
+        engine.ChainTimeout,
+        engine.ChainGrowth,
+        engine.Loop,
+        engine.LoopGrowth,
+        engine.LoopMemory,
+        engine.Fanout,
+        engine.FanoutList,
+        engine.FanoutGrowth,
+        engine.FanoutWaiting,
+        engine.Concurrent,
+        engine.Paused,
+        engine.PutAway,
+        engine.Stream,
+        engine.StreamGrowth,
+        engine.Checkpoint,
+        traces.NotConfigured,
+        traces.SampledOut,
+        traces.Traced,
+        traces.TracedMemory,
+        agents.Agent,
+        agents.AgentLong,
+        agents.AgentTraced,
+        engine.Import,
+    )
+}

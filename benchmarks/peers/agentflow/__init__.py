@@ -1,0 +1,3 @@
+"""agentflow itself."""
+
+PACKAGES = ["pydantic", "openai", "opentelemetry-sdk"]

@@ -1,0 +1,3 @@
+"""The reference: by hand, with no framework."""
+
+PACKAGES = ["pydantic"]

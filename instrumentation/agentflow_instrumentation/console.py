@@ -1,0 +1,98 @@
+"""The exporter that prints each trace as a tree."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from . import tree
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TextIO
+
+    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+else:
+    SpanExporter = object  # the SDK's class only says which methods there are, and it is heavy
+
+_MOST_ROWS = 20_000
+_MOST_TRACES = 256
+_NARROWEST = 60
+
+
+class _Trace:
+    def __init__(self) -> None:
+        self.rows: list[tree.Row] = []
+        self.left_out = 0
+
+
+class ConsoleExporter(SpanExporter):
+    """Prints each trace as a tree when its local root has ended: the span whose parent is no span of this process.
+
+    - `file`: where to; the standard error output by default. Colours where it is a terminal, unless `NO_COLOR` is set.
+
+    Of one trace 20,000 spans are kept, of unfinished traces 256; what goes beyond is counted, or printed unfinished.
+    """
+
+    def __init__(self, file: TextIO | None = None) -> None:
+        self._file = file
+        self._traces: dict[int, _Trace] = {}
+        self._lock = Lock()
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Keep spans until their trace is complete; then print it."""
+        from opentelemetry.sdk.trace.export import SpanExportResult  # noqa: PLC0415 because the SDK is heavy
+
+        for span in spans:
+            if span.context is not None:
+                self._take(span, span.context.trace_id)
+        return SpanExportResult.SUCCESS
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002 because it is the SDK's
+        """Nothing to do: a trace that is complete is printed at once."""
+        return True
+
+    def shutdown(self) -> None:
+        """Print what is left: traces whose root has not ended."""
+        with self._lock:
+            traces, self._traces = self._traces, {}
+        for trace_id, trace in traces.items():
+            self._print(trace_id, trace, complete=False)
+
+    def _take(self, span: ReadableSpan, trace_id: int) -> None:
+        done: list[tuple[int, _Trace, bool]] = []
+        is_root = span.parent is None or span.parent.is_remote
+        with self._lock:
+            trace = self._traces.setdefault(trace_id, _Trace())
+            if len(trace.rows) < _MOST_ROWS or is_root:
+                trace.rows.append(tree.Row(span))
+            else:
+                trace.left_out += 1
+            if is_root:
+                done.append((trace_id, self._traces.pop(trace_id), True))
+            elif len(self._traces) > _MOST_TRACES:
+                oldest = next(iter(self._traces))
+                done.append((oldest, self._traces.pop(oldest), False))
+        for one in done:
+            self._print(one[0], one[1], complete=one[2])
+
+    def _print(self, trace_id: int, trace: _Trace, *, complete: bool) -> None:
+        file = sys.stderr if self._file is None else self._file
+        terminal = file.isatty()
+        width = (
+            min(tree.WIDTH, max(_NARROWEST, shutil.get_terminal_size((tree.WIDTH, 0)).columns))
+            if terminal
+            else tree.WIDTH
+        )
+        colours = terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+        unicode = (getattr(file, "encoding", None) or "utf-8").lower().replace("-", "").startswith("utf")
+        drawn = tree.Tree(trace.rows, width=width, colours=colours, unicode=unicode).lines()
+        if trace.left_out:
+            drawn.append(f"and {trace.left_out:,} spans more, which were not kept")
+        title = f"trace {trace_id:032x}{'' if complete else ', unfinished'}"
+        file.write("\n".join([title, *drawn, "", ""]))
+        file.flush()

@@ -1,0 +1,121 @@
+"""Every name that goes out: spans, attributes and events of spans. Nothing else in the package spells one.
+
+Three layers. `gen_ai.*`, `error.*`, `server.*`, `exception.*` and `http.*` are OpenTelemetry's, in the
+vintage v1.41 of the conventions for generative AI, which is what the back ends understand. The OpenInference
+names (`openinference.*`, `input.*`, `output.*`, `llm.*`) are the few without which Phoenix shows less. What
+neither knows is `agentflow.*`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+SCOPE: Final = "agentflow"
+"""The name of the tracer."""
+SCHEMA: Final = "https://opentelemetry.io/schemas/1.41.0"
+
+# OpenTelemetry
+OPERATION: Final = "gen_ai.operation.name"
+PROVIDER: Final = "gen_ai.provider.name"
+WORKFLOW: Final = "gen_ai.workflow.name"
+AGENT: Final = "gen_ai.agent.name"
+REQUEST_MODEL: Final = "gen_ai.request.model"
+TEMPERATURE: Final = "gen_ai.request.temperature"
+TOP_P: Final = "gen_ai.request.top_p"
+TOP_K: Final = "gen_ai.request.top_k"
+MAX_TOKENS: Final = "gen_ai.request.max_tokens"
+FREQUENCY_PENALTY: Final = "gen_ai.request.frequency_penalty"
+PRESENCE_PENALTY: Final = "gen_ai.request.presence_penalty"
+SEED: Final = "gen_ai.request.seed"
+STOP_SEQUENCES: Final = "gen_ai.request.stop_sequences"
+RESPONSE_ID: Final = "gen_ai.response.id"
+RESPONSE_MODEL: Final = "gen_ai.response.model"
+FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
+INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
+OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
+CACHE_READ_TOKENS: Final = "gen_ai.usage.cache_read.input_tokens"
+CACHE_WRITE_TOKENS: Final = "gen_ai.usage.cache_creation.input_tokens"
+REASONING_TOKENS: Final = "gen_ai.usage.reasoning.output_tokens"
+INPUT_MESSAGES: Final = "gen_ai.input.messages"
+OUTPUT_MESSAGES: Final = "gen_ai.output.messages"
+TOOL_DEFINITIONS: Final = "gen_ai.tool.definitions"
+TOOL_NAME: Final = "gen_ai.tool.name"
+TOOL_TYPE: Final = "gen_ai.tool.type"
+TOOL_DESCRIPTION: Final = "gen_ai.tool.description"
+TOOL_CALL_ID: Final = "gen_ai.tool.call.id"
+TOOL_ARGUMENTS: Final = "gen_ai.tool.call.arguments"
+TOOL_RESULT: Final = "gen_ai.tool.call.result"
+DATA_SOURCE: Final = "gen_ai.data_source.id"
+QUERY: Final = "gen_ai.retrieval.query.text"
+DOCUMENTS: Final = "gen_ai.retrieval.documents"
+SERVER_ADDRESS: Final = "server.address"
+SERVER_PORT: Final = "server.port"
+ERROR_TYPE: Final = "error.type"
+HTTP_STATUS: Final = "http.response.status_code"
+EXCEPTION_EVENT: Final = "exception"
+EXCEPTION_TYPE: Final = "exception.type"
+EXCEPTION_MESSAGE: Final = "exception.message"
+EXCEPTION_STACK: Final = "exception.stacktrace"
+
+# OpenInference
+SPAN_KIND: Final = "openinference.span.kind"
+INPUT: Final = "input.value"
+INPUT_TYPE: Final = "input.mime_type"
+OUTPUT: Final = "output.value"
+OUTPUT_TYPE: Final = "output.mime_type"
+REASONING_COUNT: Final = "llm.token_count.completion_details.reasoning"
+TEXT: Final = "text/plain"
+JSON: Final = "application/json"
+
+# agentflow
+RUN_ID: Final = "agentflow.run.id"
+WORKFLOW_OF: Final = "agentflow.workflow.name"
+STEP: Final = "agentflow.step.name"
+ATTEMPT: Final = "agentflow.step.attempt"
+EVENT_TYPE: Final = "agentflow.event.type"
+QUEUE_WAIT: Final = "agentflow.queue.wait"
+"""Seconds that the event waited before the step took it up."""
+OUTCOME: Final = "agentflow.outcome"
+TRIGGERED_BY: Final = "agentflow.triggered_by"
+"""What caused it, each as `step:Event span-id`; just `Event span-id` where no step sent the event."""
+COLLECTED: Final = "agentflow.collected.count"
+STREAMED: Final = "agentflow.stream.events"
+"""How many events were put on the stream."""
+NOTES_LEFT_OUT: Final = "agentflow.notes.left_out"
+"""How many notes became no event of the span, because it had many of their kind."""
+CHAT_MESSAGES: Final = "agentflow.chat.input.messages"
+CHAT_SIZE: Final = "agentflow.chat.input.size"
+"""Characters in all messages of the request."""
+CHAT_TOOLS: Final = "agentflow.chat.tools"
+CHAT_ANSWER_SIZE: Final = "agentflow.chat.output.size"
+CHAT_TOOL_CALLS: Final = "agentflow.chat.output.tool_calls"
+CHAT_ATTEMPTS: Final = "agentflow.chat.attempts"
+"""HTTP requests that one chat took."""
+CHAT_RETRY_WAIT: Final = "agentflow.chat.retry.wait"
+"""Seconds waited between them, together."""
+USAGE_MISSING: Final = "agentflow.chat.usage.missing"
+HISTORY_COUNT: Final = "agentflow.chat.history.messages"
+"""How many messages at the beginning of the request are left out, because an earlier chat of the run has them."""
+HISTORY_HASH: Final = "agentflow.chat.history.sha256"
+HISTORY_SPAN: Final = "agentflow.chat.history.span_id"
+"""The chat that has the last of them."""
+TOOL_ARGUMENTS_SIZE: Final = "agentflow.tool.arguments.size"
+TOOL_RESULT_SIZE: Final = "agentflow.tool.result.size"
+TOOL_OUTCOME: Final = "agentflow.tool.outcome"
+QUERY_SIZE: Final = "agentflow.retrieval.query.size"
+DOCUMENT_COUNT: Final = "agentflow.retrieval.documents.count"
+TRUNCATED: Final = "agentflow.content.truncated"
+RETRY_ATTEMPT: Final = "agentflow.retry.attempt"
+RETRY_WAIT: Final = "agentflow.retry.wait"
+RETRY_AFTER: Final = "agentflow.retry.after"
+"""Seconds that the server asked to wait."""
+
+
+def note_event(name: str) -> str:
+    """The name of the span event that a note becomes."""
+    return f"agentflow.{name}"
+
+
+def note_fact(note: str, fact: str) -> str:
+    """The name of the attribute that a fact of a note becomes."""
+    return f"agentflow.{note}.{fact}"

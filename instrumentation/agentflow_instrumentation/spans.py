@@ -1,0 +1,315 @@
+"""The observer that makes spans: one for each operation, each in its place, with its cause."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakSet
+
+from opentelemetry import context as otel
+from opentelemetry import trace
+from opentelemetry.trace import Link, NonRecordingSpan, SpanKind, format_span_id
+
+from agentflow.observe import Kind, Observer, current_scope
+
+from . import clients, names, notes
+from .content import LIMITS, as_json, as_value, fields_of, level_from_environment
+from .failures import fail
+from .trail import RunTrail, Trail, give_up, with_span
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Tracer, TracerProvider
+    from opentelemetry.util.types import AttributeValue
+
+    from agentflow.observe import Note, Operation, Ref
+
+    from .content import Content
+
+Events = Literal["spans", "links"]
+
+_RUN, _STEP, _EVENT = Kind.RUN, Kind.STEP, Kind.EVENT  # a look into an enum costs as much as a call
+_MOST_LINKS = 128
+_MOST_NAMED = 16
+_FAILURES = frozenset({"error", "timeout", "retried"})
+_CLIENTS = {  # kind: how the span's name begins, its kind, its kind for Phoenix, its operation for the conventions
+    Kind.CHAT: ("chat", SpanKind.CLIENT, "LLM", "chat"),
+    Kind.EMBEDDINGS: ("embeddings", SpanKind.CLIENT, "EMBEDDING", "embeddings"),
+    Kind.RETRIEVAL: ("retrieval", SpanKind.CLIENT, "RETRIEVER", "retrieval"),
+    Kind.RERANK: ("rerank", SpanKind.CLIENT, "RERANKER", None),
+    Kind.TOOL: ("execute_tool", SpanKind.INTERNAL, "TOOL", "execute_tool"),
+    Kind.MEMORY: ("memory", SpanKind.INTERNAL, "CHAIN", None),
+    Kind.RESOURCE: ("resource", SpanKind.INTERNAL, "CHAIN", None),
+    Kind.CHECKPOINT: ("checkpoint", SpanKind.INTERNAL, "CHAIN", None),
+    Kind.GUARDRAIL: ("guardrail", SpanKind.INTERNAL, "GUARDRAIL", None),
+}
+
+
+class SpanObserver(Observer):
+    """Makes spans of runs, steps, events and the calls of clients, through the OpenTelemetry API.
+
+    - `tracer_provider`: where spans go; the global one by default.
+    - `content`: what of the user's data goes out. "none": sizes and counts; "preview": cut to 1 kB a text;
+      "full": cut to 8 kB a text, 64 kB an attribute. By default what
+      `OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT` says, else "none".
+    - `events`: "spans" makes a span of each event on its way from sent to taken up; "links" leaves these out
+      and links a step to the step that sent its event.
+    """
+
+    def __init__(
+        self,
+        tracer_provider: TracerProvider | None = None,
+        *,
+        content: Content | None = None,
+        events: Events = "spans",
+    ) -> None:
+        self.content: Content = level_from_environment() if content is None else content
+        self.events: Events = events
+        provider = trace.get_tracer_provider() if tracer_provider is None else tracer_provider
+        self._tracer: Tracer = provider.get_tracer(names.SCOPE, _version(), schema_url=names.SCHEMA)
+        self._all_or_none = _samples_whole_traces(self._tracer)
+        self._runs: WeakSet[Trail] = WeakSet()
+
+    def __repr__(self) -> str:
+        return f"SpanObserver(content={self.content!r}, events={self.events!r})"
+
+    def started(self, op: Operation) -> bool | None:
+        """Begin a span, and make it the current one, unless it is an event's."""
+        kind = op.kind
+        if kind is _STEP:
+            self._begin_step(op)
+        elif kind is _EVENT:
+            self._begin_event(op)
+        elif kind is _RUN:
+            return self._begin_run(op)
+        else:
+            self._begin_call(op)
+        return None
+
+    def noted(self, op: Operation, note: Note) -> None:
+        """Add an event to the span, or links."""
+        trail: Trail | None = op.ref.carried_by(self)
+        if trail is None or trail.span is None or not trail.span.is_recording():
+            return
+        if note.name == "collected":
+            self._link(op, trail, note.facts["causes"], note.facts["count"])
+        else:
+            notes.add(trail, note, self.content)
+
+    def finished(self, op: Operation, error: BaseException | None) -> None:
+        """End the span."""
+        trail: Trail | None = op.ref.carried_by(self)
+        if trail is None:
+            return
+        if trail.token is not None:
+            trail.detach()
+        span, trail.span = trail.span, None
+        if span is None or not span.is_recording():
+            return
+        span.set_attribute(names.OUTCOME, op.outcome)
+        if op.kind is not _EVENT:
+            self._tell(op, trail, span, error)
+        span.end(op.ended_at)
+
+    def _tell(self, op: Operation, trail: Trail, span: trace.Span, error: BaseException | None) -> None:
+        if trail.counts is not None:
+            span.set_attributes(notes.totals(trail))
+        if self.content != "none" or op.kind is not _STEP:
+            results = self._results(op, trail)
+            if results:
+                span.set_attributes(results)
+        outcome = op.outcome
+        if outcome != "ok" and outcome in _FAILURES:
+            fail(span, error, "timeout" if outcome == "timeout" else None, self.content, op.ended_at)
+
+    def close(self) -> None:
+        """End the spans of runs that are still open, as suspended: nobody will hear of their end."""
+        for trail in list(self._runs):
+            span, trail.span = trail.span, None
+            if span is not None:
+                give_up(span, trail.lost)
+
+    def _begin_run(self, op: Operation) -> bool | None:
+        current = otel.get_current()
+        made: dict[str, AttributeValue] = {names.SPAN_KIND: "CHAIN", names.RUN_ID: op.run_id or ""}
+        if op.agent is None:
+            name = f"invoke_workflow {op.name}"
+            made[names.OPERATION] = "invoke_workflow"
+        else:
+            name = f"invoke_agent {op.agent}"
+            made[names.SPAN_KIND] = "AGENT"
+            made[names.OPERATION] = "invoke_agent"
+            made[names.AGENT] = op.agent
+        made[names.WORKFLOW] = op.name
+        if self.content != "none" and op.subject is not None:
+            made |= _shown(names.INPUT, names.INPUT_TYPE, _only_text(op.subject), LIMITS[self.content].value)
+        around = current
+        links: tuple[Link, ...] = ()
+        if op.parent is None and current_scope.get() is not None:
+            # detached inside a step: a trace of its own, that knows where it came from
+            links = _links(trace.get_current_span(current).get_span_context())
+            around = with_span(trace.INVALID_SPAN, current)
+        span = self._tracer.start_span(name, around, attributes=made, links=links, start_time=op.started_at)
+        trail = Trail(span, span.get_span_context(), op.name, "suspended")
+        trail.run = RunTrail()
+        op.ref.carry(self, trail)
+        trail.attach(with_span(span, current))
+        if not span.is_recording():
+            return False if self._all_or_none else None
+        self._runs.add(trail)
+        return None
+
+    def _begin_step(self, op: Operation) -> None:
+        made: dict[str, AttributeValue] = {
+            names.SPAN_KIND: "CHAIN",
+            names.RUN_ID: op.run_id or "",
+            names.WORKFLOW_OF: op.workflow or "",
+            names.STEP: op.name,
+            names.ATTEMPT: op.attempt,
+            names.EVENT_TYPE: type(op.subject).__name__,
+            names.QUEUE_WAIT: op.queued_ns / 1e9,
+        }
+        links: tuple[Link, ...] = ()
+        cause: Trail | None = None if op.cause is None else op.cause.carried_by(self)
+        if cause is not None:
+            made[names.TRIGGERED_BY] = (str(cause),)
+            links = (Link(cause.span_context),)
+        if self.content != "none":
+            made |= _shown(names.INPUT, names.INPUT_TYPE, fields_of(op.subject), LIMITS[self.content].value)
+        parent = self._trail(op.parent)
+        around = _inside(parent)
+        span = self._tracer.start_span(
+            f"step {op.name}", around, attributes=made, links=links, start_time=op.started_at
+        )
+        trail = Trail(span, span.get_span_context(), op.name, "cancelled")
+        if parent is not None:
+            trail.run = parent.run
+        op.ref.carry(self, trail)
+        trail.attach(with_span(span, around))
+
+    def _begin_event(self, op: Operation) -> None:
+        sender = self._trail(op.cause)
+        label = op.name if sender is None else f"{sender.label}:{op.name}"
+        if self.events == "links":
+            if sender is not None:
+                op.ref.carry(self, Trail(None, sender.span_context, label, "dropped"))
+            return
+        made: dict[str, AttributeValue] = {
+            names.SPAN_KIND: "CHAIN",
+            names.RUN_ID: op.run_id or "",
+            names.WORKFLOW_OF: op.workflow or "",
+            names.EVENT_TYPE: op.name,
+        }
+        parent = sender or self._trail(op.parent)
+        span = self._tracer.start_span(
+            f"event {op.name}",
+            otel.get_current() if parent is None else parent.context,
+            attributes=made,
+            start_time=op.started_at,
+        )
+        op.ref.carry(self, Trail(span, span.get_span_context(), label, "dropped"))
+
+    def _begin_call(self, op: Operation) -> None:
+        """The call of a client belongs where it is made: in the current span, be it the user's own."""
+        first, kind, shown_as, operation = _CLIENTS[op.kind]
+        made: dict[str, AttributeValue] = {names.SPAN_KIND: shown_as}
+        if operation is not None:
+            made[names.OPERATION] = operation
+        if op.run_id is not None:
+            made[names.RUN_ID] = op.run_id
+        parent = self._trail(op.parent)
+        run = None if parent is None else parent.run
+        made |= clients.begins(op, run, self.content)
+        span = self._tracer.start_span(
+            f"{first} {op.name}" if op.name else first, kind=kind, attributes=made, start_time=op.started_at
+        )
+        trail = Trail(span, span.get_span_context(), op.name, "cancelled")
+        trail.run = run
+        if op.kind is Kind.CHAT and run is not None and run.history is not None:
+            run.history.span_id = format_span_id(trail.span_context.span_id)
+        op.ref.carry(self, trail)
+        trail.attach(with_span(span, otel.get_current()))
+
+    def _results(self, op: Operation, trail: Trail) -> dict[str, AttributeValue]:
+        if op.kind in _CLIENTS:
+            return clients.ends(op, trail, self.content)
+        if self.content == "none" or op.result is None:
+            return {}
+        limit = LIMITS[self.content].value
+        if op.kind is _RUN and op.outcome == "ok":
+            return _shown(names.OUTPUT, names.OUTPUT_TYPE, _answer(op.result), limit)
+        if op.kind is _STEP:
+            return {names.OUTPUT: as_json(_produced(op.result), limit), names.OUTPUT_TYPE: names.JSON}
+        return {}
+
+    def _link(self, op: Operation, trail: Trail, causes: list[Ref], count: int) -> None:
+        assert trail.span is not None
+        own = self._trail(op.cause)
+        collected = [cause for ref in causes if (cause := self._trail(ref)) is not None]
+        for cause in [cause for cause in collected if cause is not own][: _MOST_LINKS - 1]:
+            trail.span.add_link(cause.span_context)
+        trail.span.set_attribute(names.COLLECTED, count)
+        if collected:
+            trail.span.set_attribute(names.TRIGGERED_BY, [str(cause) for cause in collected[:_MOST_NAMED]])
+
+    def _trail(self, ref: Ref | None) -> Trail | None:
+        return None if ref is None else ref.carried_by(self)
+
+
+def _inside(parent: Trail | None) -> Context:
+    """The current context, with the parent's span as the current one, as the records have it."""
+    current = otel.get_current()
+    if parent is None or parent.context is current:
+        return current
+    return with_span(NonRecordingSpan(parent.span_context), current)
+
+
+def _links(span_context: trace.SpanContext) -> tuple[Link, ...]:
+    return (Link(span_context),) if span_context.is_valid else ()
+
+
+def _only_text(event: object) -> object:
+    """The fields of an event; where it is but one text, that."""
+    fields = fields_of(event)
+    only = next(iter(fields.values())) if len(fields) == 1 else None
+    return only if isinstance(only, str) else fields
+
+
+def _answer(stop: Any) -> object:
+    """What a run ended with: the result, or the fields of a StopEvent of the user's own."""
+    fields = fields_of(stop)
+    result = fields.pop("result", None)
+    if result is not None or not fields:
+        return result
+    return fields["output"] if isinstance(fields.get("output"), str) else fields
+
+
+def _produced(out: Any) -> object:
+    if isinstance(out, list):
+        return [_produced(one) for one in out[:_MOST_LINKS]]  # pyright: ignore[reportUnknownVariableType]  # because a list holds anything
+    return {type(out).__name__: fields_of(out)}
+
+
+def _shown(key: str, type_key: str, value: object, limit: int) -> dict[str, AttributeValue]:
+    text, is_json = as_value(value, limit)
+    return {key: text, type_key: names.JSON if is_json else names.TEXT}
+
+
+def _version() -> str | None:
+    from importlib import metadata  # noqa: PLC0415 because it is needed once
+
+    try:
+        return metadata.version("agentflow-otel")
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _samples_whole_traces(tracer: Any) -> bool:
+    """Does the sampler leave out a whole trace when it leaves out its root?"""
+    sampler: object = getattr(tracer, "sampler", None)
+    kind: type[object] = type(sampler)
+    if kind.__module__ != "opentelemetry.sdk.trace.sampling":
+        return False
+    if kind.__name__ in {"ParentBased", "ParentBasedTraceIdRatio"}:
+        inside: object = getattr(sampler, "_local_parent_not_sampled", None)
+        return type(inside).__name__ == "StaticSampler"
+    return kind.__name__ in {"StaticSampler", "TraceIdRatioBased"}

@@ -1,0 +1,271 @@
+"""A trace as a tree of text, short enough to be read: what happened, how long it took, why, and what went wrong.
+
+An event is no line of its own: the step that took it says `<- sender:Event` and how long it waited. Nor is a step
+that collects and has not got all yet. Long rows of equal siblings are folded.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from . import names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from opentelemetry.sdk.trace import ReadableSpan
+
+WIDTH = 110
+
+_LABEL = 52
+_MOST_CHILDREN = 24
+_ROW = 5
+_SHOWN = 2
+_WAIT = 100_000
+"""Nanoseconds in a queue that are worth a word."""
+_EVENT, _COLLECT = "event ", "collecting"
+_RESET, _DIM, _RED, _YELLOW = "\x1b[0m", "\x1b[2m", "\x1b[31m", "\x1b[33m"
+_LINES = {
+    True: ("├─ ", "└─ ", "│  ", "…", "←", "\N{MULTIPLICATION SIGN}"),
+    False: ("|- ", "`- ", "|  ", "...", "<-", "x"),
+}
+
+
+class Row:
+    """What the tree shows of one span: made when the span ends, so that the span can go."""
+
+    __slots__ = ("caused", "details", "end", "id", "label", "notes", "outcome", "parent", "problem", "start", "sure")
+
+    def __init__(self, span: ReadableSpan) -> None:
+        context, given = span.context, span.attributes or {}
+        assert context is not None
+        self.id = context.span_id
+        self.parent = None if span.parent is None else span.parent.span_id
+        self.start = span.start_time or 0
+        self.end = span.end_time or self.start
+        self.outcome = str(given.get(names.OUTCOME, "ok"))
+        attempt = given.get(names.ATTEMPT, 1)
+        self.label = f"{span.name} (attempt {attempt})" if attempt != 1 else span.name
+        self.caused = [link.context.span_id for link in span.links]
+        self.notes = [_retry(event.attributes or {}) for event in span.events if event.name == "agentflow.retry"]
+        self.problem = _problem(span, given, self.outcome, self.notes)
+        if names.STEP in given:  # a step's retry is told with its problem
+            self.notes = []
+        self.details = [detail for detail in _details(span, given) if detail]
+        self.sure = bool(self.problem or self.notes)
+        """Is it never folded?"""
+
+
+def _problem(span: ReadableSpan, given: Mapping[str, Any], outcome: str, retries: list[str]) -> str:
+    if outcome == "retried" and retries:
+        return f"retried: {retries[-1]}"
+    if span.status.status_code.name == "ERROR" or outcome in {"error", "timeout"}:
+        why = span.status.description or str(given.get(names.ERROR_TYPE, ""))
+        return f"{'timeout' if outcome == 'timeout' else 'error'}: {' '.join(why.split())}".rstrip(": ")
+    if outcome in {"cancelled", "suspended", "dropped"}:
+        return outcome
+    return ""
+
+
+def _retry(facts: Mapping[str, Any]) -> str:
+    why = str(facts.get(names.EXCEPTION_MESSAGE) or "")
+    kind = str(facts.get(names.ERROR_TYPE, "error")).rpartition(".")[2]
+    status = f" ({facts[names.HTTP_STATUS]})" if names.HTTP_STATUS in facts else ""
+    again = f"; again after {duration(float(facts.get(names.RETRY_WAIT, 0.0)) * 1e9)}"
+    return f"{kind}{status}{f': {_one_line(why)}' if why else ''}{again}"
+
+
+def _details(span: ReadableSpan, given: Mapping[str, Any]) -> Iterable[str]:
+    yield _causes(given)
+    wait = float(given.get(names.QUEUE_WAIT, 0.0)) * 1e9
+    if wait >= _WAIT:
+        yield f"waited {duration(wait)}"
+    yield _paused(span)
+    if given.get(names.OUTCOME) == _COLLECT:
+        yield "not all has come"
+    yield _tokens(given)
+    if names.DOCUMENT_COUNT in given:
+        yield _many(given[names.DOCUMENT_COUNT], "document")
+    if names.STREAMED in given:
+        yield f"{_many(given[names.STREAMED], 'event')} streamed"
+    for key in (names.TOOL_ARGUMENTS, names.QUERY):
+        if key in given:
+            yield _one_line(str(given[key]))
+
+
+def _causes(given: Mapping[str, Any]) -> str:
+    """What caused a step, as `<- sender:Event`."""
+    said = [str(one).rpartition(" ")[0] for one in given.get(names.TRIGGERED_BY, ())]
+    if not said:
+        return ""
+    counts = Counter(said)
+    total = int(given.get(names.COLLECTED, len(said)))
+    if len(counts) == 1:
+        return f"<- {f'{total:,} x ' if total > 1 else ''}{said[0]}"
+    shown = ", ".join(f"{f'{many} x ' if many > 1 else ''}{name}" for name, many in counts.items())
+    return f"<- {shown}{f' and {total - len(said):,} more' if total > len(said) else ''}"
+
+
+def _paused(span: ReadableSpan) -> str:
+    begun, paused, kind = 0, 0, ""
+    for event in span.events:
+        if event.name == "agentflow.waiting":
+            begun, kind = event.timestamp, str((event.attributes or {}).get("agentflow.waiting.type", "event"))
+        elif event.name == "agentflow.answered" and begun:
+            paused, begun = paused + event.timestamp - begun, 0
+    if begun:
+        return f"waiting for {kind}"
+    return f"{duration(paused)} of it waiting for {kind}" if paused else ""
+
+
+def _tokens(given: Mapping[str, Any]) -> str:
+    sent, answered = given.get(names.INPUT_TOKENS), given.get(names.OUTPUT_TOKENS)
+    if sent is None and answered is None:
+        return ""
+    cached, thought = given.get(names.CACHE_READ_TOKENS), given.get(names.REASONING_TOKENS)
+    said = f"{_count(sent)}{f' ({cached:,} cached)' if cached else ''} -> {_count(answered)}"
+    calls = given.get(names.CHAT_TOOL_CALLS)
+    more = f", {_many(calls, 'tool call')}" if calls else ""
+    return f"{said}{f' ({thought:,} reasoning)' if thought else ''} tokens{more}"
+
+
+def _count(tokens: int | None) -> str:
+    return "?" if tokens is None else f"{tokens:,}"
+
+
+def _many(number: Any, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text[: WIDTH * 2].split())
+
+
+def duration(ns: float) -> str:
+    """A time in nanoseconds as one reads it: 0.8 ms, 1.24 s, 3 min 20 s."""
+    ms = ns / 1e6
+    if ms < 0.1:  # noqa: PLR2004 because the steps are those of the text
+        return f"{ns / 1e3:.0f} us"
+    if ms < 1000:  # noqa: PLR2004 because as above
+        return f"{ms:.1f} ms" if ms < 100 else f"{ms:.0f} ms"  # noqa: PLR2004 because as above
+    if ms < 60_000:  # noqa: PLR2004 because as above
+        return f"{ms / 1000:.2f} s"
+    minutes, seconds = divmod(round(ms / 1000), 60)
+    return f"{minutes:,} min {seconds} s"
+
+
+class Tree:
+    """Draws the rows of one trace."""
+
+    def __init__(self, rows: Sequence[Row], *, width: int = WIDTH, colours: bool = False, unicode: bool = True) -> None:
+        self._width = width
+        self._colours = colours
+        self._fork, self._last, self._bar, self._more, self._from, self._times = _LINES[unicode]
+        taken = {cause for row in rows for cause in row.caused}
+        fired = {(row.parent, row.label) for row in rows if row.outcome != _COLLECT}
+        shown = [
+            row
+            for row in rows
+            if row.sure
+            or (
+                not (row.label.startswith(_EVENT) and row.id in taken)
+                # the step that has collected all says how many there were
+                and not (row.outcome == _COLLECT and (row.parent, row.label) in fired)
+            )
+        ]
+        known = {row.id for row in shown}
+        self._children: dict[int | None, list[Row]] = {}
+        for row in sorted(shown, key=lambda row: row.start):
+            self._children.setdefault(row.parent if row.parent in known else None, []).append(row)
+        self._lines: list[tuple[str, str, str, str, str]] = []
+
+    def lines(self) -> list[str]:
+        """The tree, line by line."""
+        for root in self._children.get(None, ()):
+            self._add(root, "", "")
+        wide = min(_LABEL, max((len(first) for first, *_ in self._lines), default=0))
+        return [self._line(wide, *line) for line in self._lines]
+
+    def _add(self, row: Row, before: str, below: str) -> None:
+        took = duration(row.end - row.start)
+        self._lines.append((f"{before}{row.label}", took, "  ".join(row.details), row.problem, row.outcome))
+        children = self._children.get(row.id, ())
+        bar = self._bar if children else "   "
+        for number, note in enumerate(row.notes, 1):
+            self._lines.append((f"{below}{bar}retry {number}", "", "", note, "retried"))
+        groups = list(self._folded(children))
+        for place, group in enumerate(groups):
+            end = place == len(groups) - 1
+            fork, under = (self._last, "   ") if end else (self._fork, self._bar)
+            if isinstance(group, Row):
+                self._add(group, below + fork, below + under)
+            else:
+                took = duration(group[-1].end - group[0].start)
+                self._lines.append((f"{below}{fork}{self._sum_up(group)}", took, "", "", "ok"))
+
+    def _sum_up(self, group: list[Row]) -> str:
+        counts = Counter(row.label for row in group)
+        if len(counts) == 1:
+            return f"{self._more} {len(group):,} more {group[0].label}"
+        shown = ", ".join(f"{many:,} {self._times} {label}" for label, many in counts.most_common(3))
+        return f"{self._more} {len(group):,} more: {shown}{f', {self._more}' if len(counts) > 3 else ''}"  # noqa: PLR2004 because three fit
+
+    def _folded(self, children: Sequence[Row]) -> Iterable[Row | list[Row]]:
+        """The children, those in one list that are shown as one line."""
+        hidden = self._hidden(children)
+        group: list[Row] = []
+        for row in children:
+            if row.id in hidden:
+                group.append(row)
+                continue
+            if group:
+                yield group if len(group) > 1 else group[0]
+                group = []
+            yield row
+        if group:
+            yield group if len(group) > 1 else group[0]
+
+    def _hidden(self, children: Sequence[Row]) -> set[int]:
+        """Of many equal siblings in a row the first two are shown; of too many children, the first two of each name."""
+        hidden: set[int] = set()
+        row: list[Row] = []
+        for child in [*children, None]:
+            if child is not None and not self._matters(child) and (not row or child.label == row[-1].label):
+                row.append(child)
+                continue
+            if len(row) > _ROW:
+                hidden |= {one.id for one in row[_SHOWN:]}
+            row = [] if child is None or self._matters(child) else [child]
+        if len(children) - len(hidden) > _MOST_CHILDREN:
+            seen: Counter[str] = Counter()
+            for child in children:
+                seen[child.label] += 1
+                if seen[child.label] > _SHOWN and not child.sure:
+                    hidden.add(child.id)
+        return hidden
+
+    def _matters(self, row: Row) -> bool:
+        return row.sure or row.id in self._children
+
+    def _line(self, wide: int, first: str, took: str, details: str, problem: str, outcome: str) -> str:  # noqa: PLR0913, PLR0917 because a line has these parts
+        label = first if len(first) <= wide else f"{first[: wide - len(self._more)]}{self._more}"
+        text = f"{label:<{wide}}  {took:>10}"
+        room = self._width - len(text) - 2
+        said = [part for part in (self._arrows(problem), self._arrows(details)) if part]
+        shown = "  ".join(said)
+        if len(shown) > room:
+            shown = f"{shown[: max(0, room - len(self._more))]}{self._more}"
+        if not shown:
+            return text.rstrip()
+        return f"{text}  {self._painted(shown, len(said[0]) if problem else 0, outcome)}"
+
+    def _arrows(self, text: str) -> str:
+        return text.replace("<- ", f"{self._from} ").replace(" x ", f" {self._times} ")
+
+    def _painted(self, shown: str, problem: int, outcome: str) -> str:
+        if not self._colours:
+            return shown
+        colour = _YELLOW if outcome in {"retried", "cancelled", "suspended", "dropped"} else _RED
+        first = f"{colour}{shown[:problem]}{_RESET}" if problem else ""
+        return f"{first}{_DIM}{shown[problem:]}{_RESET}"

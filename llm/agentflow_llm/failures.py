@@ -1,0 +1,181 @@
+"""Failed answers of Chat Completions servers, made into errors that say what happened and what to do."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from agentflow.clock import current_clock
+
+from .errors import (
+    ContextLengthError,
+    LLMAuthenticationError,
+    LLMConnectionError,
+    LLMError,
+    LLMNotFoundError,
+    LLMRefusedError,
+    LLMResponseError,
+    LLMTimeoutError,
+    LLMUnavailableError,
+    QuotaError,
+    RateLimitError,
+)
+from .loose import as_dict, excerpt, parsed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_TOO_LONG = re.compile(
+    r"context[ _](length|window|size)|maximum context|prompt is too long|too many (input )?tokens|input is too long",
+    re.IGNORECASE,
+)
+_NO_CREDIT = {"insufficient_quota", "billing_hard_limit_reached", "insufficient_balance", "credits_exhausted"}
+_CLIENT_ERROR, _SERVER_ERROR = 400, 500
+_AGAIN = {408, 409, 425}
+_TOO_LONG_CODES = {"context_length_exceeded", "exceed_context_size_error"}
+_STATUS = re.compile(r"[45]\d\d")
+_LONGEST_DETAIL = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who was asked, and where, for what an error says."""
+
+    model: str
+    server: str
+
+    def __str__(self) -> str:
+        return f"{self.model!r} at {self.server}"
+
+
+def answered(asked: Asked, status: int, headers: Mapping[str, str], text: str) -> LLMError:
+    """The error that an answer with this status, its headers (names in lower case) and its body means."""
+    body = as_dict(parsed(text))
+    said = body.get("error") or body or text
+    facts: dict[str, Any] = {
+        "status": status,
+        "code": _code(said),
+        "request_id": headers.get("x-request-id") or headers.get("apim-request-id"),
+    }
+    return _error(asked, status, said, facts, retry_after(headers))
+
+
+def confessed(asked: Asked, said: Any, headers: Mapping[str, str]) -> LLMError:
+    """The error that stands in the body of an answer whose status says that all is well."""
+    told = as_dict(said)
+    inner = str(told.get("status") or told.get("status_code") or told.get("code"))
+    code = _code(said)
+    if _STATUS.fullmatch(inner):
+        status = int(inner)
+    else:
+        status = _CLIENT_ERROR if code in {"content_filter", *_NO_CREDIT} else _SERVER_ERROR
+    facts: dict[str, Any] = {"status": status, "code": code, "request_id": headers.get("x-request-id")}
+    return _error(asked, status, said, facts, None)
+
+
+def _error(  # noqa: PLR0911 because each status means an error of its own
+    asked: Asked, status: int, said: Any, facts: dict[str, Any], wait: float | None
+) -> LLMError:
+    detail = _message(said)
+    names = {facts["code"], as_dict(said).get("type")}
+    if status == HTTPStatus.PAYMENT_REQUIRED or names & _NO_CREDIT:
+        return QuotaError(f"The account that asks for {asked} is out of credit: {detail}", **facts)
+    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+        hint = "Set OPENAI_API_KEY to a valid key, or pass OpenAIChat(..., api_key=...)."
+        return LLMAuthenticationError(f"The server refuses the key for {asked}: {detail} {hint}", **facts)
+    if status == HTTPStatus.NOT_FOUND:
+        hint = (
+            "Check the model's name (AGENTFLOW_MODEL) against the server's list, GET /models, and the address "
+            "(OPENAI_BASE_URL), which usually ends in /v1."
+        )
+        return LLMNotFoundError(f"The server does not find {asked}: {detail} {hint}", **facts)
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        asks = "" if wait is None else f" It asks for a wait of {wait:g} s."
+        return RateLimitError(f"Too many requests for {asked}: {detail}{asks}", retry_after=wait, **facts)
+    if status in _AGAIN or status >= _SERVER_ERROR:
+        text = f"The server cannot answer for {asked} now (status {status}): {detail}"
+        return LLMUnavailableError(text, retry_after=wait, **facts)
+    if status < _CLIENT_ERROR:
+        return LLMResponseError(f"{asked} answered with status {status}: {detail}", **facts)
+    if names & _TOO_LONG_CODES or _TOO_LONG.search(detail):
+        hint = "Send fewer or shorter messages, or choose a model with a larger context."
+        return ContextLengthError(f"The messages are too long for {asked}: {detail} {hint}", **facts)
+    return LLMRefusedError(f"The server refuses this request for {asked} (status {status}): {detail}", **facts)
+
+
+def no_connection(asked: Asked, error: BaseException) -> LLMError:
+    """The error that a broken or refused connection means."""
+    reason = excerpt(_innermost(error))
+    return LLMConnectionError(
+        f"No connection for {asked}: {reason}. Is the server running, and its address (OPENAI_BASE_URL) right?"
+    )
+
+
+def no_answer(asked: Asked) -> LLMError:
+    """The error that the client's own time-out means."""
+    return LLMTimeoutError(f"No answer in time for {asked}. Is the server running and reachable?")
+
+
+def no_reply(asked: Asked, reason: str, status: int, headers: Mapping[str, str]) -> LLMResponseError:
+    """The error that an answer means which is no reply."""
+    return LLMResponseError(
+        f"The answer of {asked} cannot be understood: {reason}. Does the server speak Chat Completions at this "
+        "address? Its base_url (OPENAI_BASE_URL) usually ends in /v1.",
+        status=status,
+        request_id=headers.get("x-request-id"),
+    )
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a server asks to wait: milliseconds, seconds, or a date. None where it does not ask."""
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        value = headers.get(name)
+        if value is None:
+            continue
+        try:
+            seconds = float(value) * unit
+        except ValueError:
+            seconds = _until(value)
+        if 0 < seconds < float("inf"):
+            return seconds
+    return None
+
+
+def _until(date: str) -> float:
+    try:
+        return parsedate_to_datetime(date).timestamp() - current_clock().time()
+    except (ValueError, OverflowError):
+        return 0.0
+
+
+def _code(said: Any) -> str | None:
+    code = as_dict(said).get("code") or as_dict(said).get("type")
+    return None if code is None else str(code)
+
+
+def _message(said: Any) -> str:
+    """What the server said, as one line that ends with a full stop."""
+    told = as_dict(said)
+    message = told.get("message") or told.get("detail") or said
+    text = message if isinstance(message, str) else json.dumps(message, ensure_ascii=False)
+    raw = as_dict(told.get("metadata")).get("raw")
+    if isinstance(raw, str):  # OpenRouter hands on what its provider said
+        text = f"{text}: {raw}"
+    text = " ".join(text.split()) or "it says no more"
+    text = text if len(text) <= _LONGEST_DETAIL else f"{text[:_LONGEST_DETAIL]}..."
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def _innermost(error: BaseException) -> str:
+    said = str(error)
+    seen: set[int] = set()
+    inner: BaseException | None = error
+    while inner is not None and id(inner) not in seen:
+        seen.add(id(inner))
+        said = str(inner) or said
+        inner = inner.__cause__ or inner.__context__
+    return said.rstrip(".")

@@ -1,0 +1,45 @@
+"""JSON that may have any shape: what is there is taken, what is not is empty."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeGuard
+
+
+def as_dict(value: Any) -> dict[str, Any]:
+    """The object that it is, or an empty one."""
+    return value if _is_dict(value) else {}
+
+
+def _is_dict(value: Any) -> TypeGuard[dict[str, Any]]:
+    return isinstance(value, dict)
+
+
+def as_list(value: Any) -> list[Any]:
+    """The array that it is, or an empty one."""
+    return value if _is_list(value) else []
+
+
+def _is_list(value: Any) -> TypeGuard[list[Any]]:
+    return isinstance(value, list)
+
+
+def first(value: Any) -> Any:
+    """The first item of the array that it is, or None."""
+    items = as_list(value)
+    return items[0] if items else None
+
+
+def parsed(text: str) -> Any:
+    """What the JSON text says; None where it is none."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def excerpt(value: Any, longest: int = 200) -> str:
+    """The beginning of a text or of a value's JSON, in quotes and on one line, to be shown in an error."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=repr)
+    text = " ".join(text.split())
+    return repr(text if len(text) <= longest else f"{text[:longest]}...")

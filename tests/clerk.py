@@ -1,0 +1,100 @@
+"""Runs whose traces real back ends must show: an agent with two tools, a run that fails, one that is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from agentflow import Context, Event, StartEvent, StopEvent, Workflow, step
+from agentflow.retry import ConstantDelayRetryPolicy
+from agentflow_agents import DocumentIndex, FunctionAgent
+from agentflow_instrumentation import setup
+from agentflow_llm import ChatMessage, RateLimitError, Reply, ScriptedModel, TextPart, ToolCallPart, Usage
+from real import RealBackend, Seen, Trace
+
+QUESTION = "When does the library open, and what is 2 + 3?"
+ANSWER = "It opens at nine, and it is 5."
+DOCUMENTS = {
+    "hours.md": "# Opening hours\n\nThe library opens at nine and closes at six.\n",
+    "fees.md": "# Fees\n\nA late book costs 20 cents a day.\n",
+    "rooms.md": "# Rooms\n\nThe reading room has forty seats.\n",
+}
+
+
+def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+def answering(*parts: TextPart | ToolCallPart, reason: str, tokens: tuple[int, int]) -> Reply:
+    """A reply that says what it cost."""
+    message = ChatMessage(role="assistant", content=parts)
+    usage = Usage(input_tokens=tokens[0], output_tokens=tokens[1])
+    return Reply(message=message, finish_reason=reason, model="scripted-1", usage=usage)
+
+
+async def ask_clerk(folder: Path) -> None:
+    """The model is asked twice before it answers; then it wants both tools at once, and then it knows."""
+    for name, text in DOCUMENTS.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    search = ToolCallPart(id="call-1", name="search_documents", arguments='{"query": "library opens"}')
+    sum_up = ToolCallPart(id="call-2", name="add", arguments='{"a": 2, "b": 3}')
+    script = ScriptedModel(
+        [
+            RateLimitError("Slow down.", status=429),
+            answering(search, sum_up, reason="tool_calls", tokens=(50, 7)),
+            answering(TextPart(text=ANSWER), reason="stop", tokens=(80, 9)),
+        ],
+        retry=ConstantDelayRetryPolicy(maximum_attempts=2, delay=0),
+    )
+    with DocumentIndex(folder, name="library") as index, script as model:
+        agent = FunctionAgent([index.search_documents, add], llm=model, name="clerk")
+        assert str(await agent.run(QUESTION)) == ANSWER
+
+
+class Unlucky(Workflow):
+    @step
+    async def divide(self, ev: StartEvent) -> StopEvent:
+        return StopEvent(result=1 / 0)
+
+
+async def fail() -> None:
+    """A run whose step raises."""
+    try:
+        await Unlucky(name="unlucky").run()
+    except ZeroDivisionError:
+        return
+    raise AssertionError
+
+
+class Asleep(Event):
+    """Tells that the step has begun."""
+
+
+class Slow(Workflow):
+    @step
+    async def sleep(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        ctx.write_event_to_stream(Asleep())
+        return await asyncio.Future()
+
+
+async def cancel() -> None:
+    """A run that is cancelled while its step waits."""
+    handler = Slow(name="slow").run()
+    async for event in handler.stream_events():
+        if isinstance(event, Asleep):
+            await handler.cancel_run()
+
+
+def record(backend: RealBackend, protocol: str, preset: str, run: Coroutine[Any, Any, None]) -> tuple[Trace, Trace]:
+    """Let it run, and tell its trace twice: as it was made, and as the back end gives it back."""
+    memory = InMemorySpanExporter()
+    with setup([memory, preset], endpoint=backend.endpoint(protocol), protocol=protocol, content="full"):
+        asyncio.run(run)
+    spans = memory.get_finished_spans()
+    (trace_id,) = {span.context.trace_id for span in spans if span.context}
+    return Trace(map(Seen.from_sdk, spans)), backend.trace(f"{trace_id:032x}", len(spans))

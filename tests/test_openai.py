@@ -1,0 +1,275 @@
+"""Chat Completions through the openai client, over a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+
+from agentflow.observe import Kind
+from agentflow.testing import record
+from agentflow_llm import (
+    ChatMessage,
+    ChatModel,
+    LLMAuthenticationError,
+    LLMConnectionError,
+    LLMError,
+    LLMNotFoundError,
+    LLMRefusedError,
+    LLMResponseError,
+    LLMTimeoutError,
+    LLMUnavailableError,
+    OpenAIChat,
+    RateLimitError,
+    ToolCallPart,
+    ToolDefinition,
+    ToolResultPart,
+)
+from agentflow_llm.server import Answer, LoopbackServer
+
+HELLO = [ChatMessage(role="user", content="Hello")]
+HI = {
+    "id": "r1",
+    "model": "m-2",
+    "choices": [{"message": {"content": "Hi"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 3, "completion_tokens": 1},
+}
+
+
+@pytest.fixture(autouse=True)
+def empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ADMIN_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def server() -> Iterator[LoopbackServer]:
+    with LoopbackServer([HI] * 3) as running:
+        yield running
+
+
+async def answer_of(*script: Any, **how: Any) -> Any:
+    """What a model makes of these answers: the reply, or the error."""
+    with LoopbackServer(script) as server:
+        async with OpenAIChat("m", base_url=server.base_url, retry=None, **how) as model:
+            try:
+                return await model.chat(HELLO)
+            except LLMError as error:
+                return error
+
+
+async def test_reply_comes_from_the_server(server: LoopbackServer) -> None:
+    async with OpenAIChat("m", base_url=server.base_url) as model:
+        reply = await model.chat(HELLO, temperature=0)
+    assert (reply.text, reply.finish_reason, reply.model, reply.id) == ("Hi", "stop", "m-2", "r1")
+    assert (reply.usage.total_tokens, reply.usage.http_requests) == (4, 1)
+    assert isinstance(model, ChatModel)
+
+
+async def test_what_is_sent_is_what_render_request_shows(server: LoopbackServer) -> None:
+    call = ToolCallPart(id="c1", name="search", arguments="{}")
+    messages = [
+        *HELLO,
+        ChatMessage(role="assistant", content=[call]),
+        ChatMessage(role="tool", content=[ToolResultPart(call_id="c1", name="search", content="found")]),
+    ]
+    asked: dict[str, Any] = {
+        "tools": [ToolDefinition(name="search")],
+        "tool_choice": "search",
+        "max_tokens": 5,
+        "stop": "END",
+        "extra": {"user": "u"},
+    }
+    async with OpenAIChat("m", base_url=server.base_url) as model:
+        await model.chat(messages, **asked)
+    assert server.requests[0].json == model.render_request(messages, **asked)
+    assert server.requests[0].json["max_tokens"] == 5
+
+
+def test_rendered_request_is_the_caller_s_own() -> None:
+    tool = ToolDefinition(name="search")
+    model = OpenAIChat("m")
+    model.render_request(HELLO, tools=[tool])["tools"][0]["function"]["parameters"]["properties"]["x"] = {}
+    assert tool.parameters["properties"] == {}
+
+
+def test_openai_has_its_own_name_for_the_limit_of_tokens() -> None:
+    assert OpenAIChat("m").render_request([], max_tokens=5)["max_completion_tokens"] == 5
+
+
+@pytest.mark.parametrize(("key", "sent"), [("mine", "Bearer mine"), (None, "Bearer no-key-needed")])
+async def test_server_that_is_not_openai_s_needs_no_key(server: LoopbackServer, key: str | None, sent: str) -> None:
+    async with OpenAIChat("m", base_url=server.base_url, api_key=key) as model:
+        await model.chat(HELLO)
+    assert server.requests[0].headers["authorization"] == sent
+
+
+async def test_environment_gives_key_and_address(server: LoopbackServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "from-environment")
+    monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+    monkeypatch.setenv("OPENAI_ADMIN_KEY", "never-sent")
+    async with OpenAIChat("m") as model:
+        await model.chat(HELLO)
+    assert server.requests[0].headers["authorization"] == "Bearer from-environment"
+
+
+async def test_openai_without_a_key_says_how_to_give_one() -> None:
+    with pytest.raises(LLMAuthenticationError, match=r"Set OPENAI_API_KEY, or pass OpenAIChat\(\.\.\., api_key="):
+        await OpenAIChat("m").chat(HELLO)
+
+
+async def test_client_of_one_s_own_is_used_without_its_retries() -> None:
+    busy: Any = (503, {}, {"error": {"message": "busy"}})
+    with LoopbackServer([busy, HI, HI]) as server:
+        async with openai.AsyncOpenAI(api_key="mine", base_url=server.base_url, max_retries=5) as client:
+            model = OpenAIChat("m", client=client, retry=None)
+            with pytest.raises(LLMUnavailableError, match="busy"):
+                await model.chat(HELLO)
+            assert (await model.chat(HELLO)).text == "Hi"
+            await model.aclose()
+            assert (await model.chat(HELLO)).text == "Hi", "closing the model leaves the client open"
+    assert len(server.requests) == 3
+    assert server.requests[0].headers["authorization"] == "Bearer mine"
+    assert model.base_url == server.base_url
+
+
+async def test_azure_client_keeps_its_addresses() -> None:
+    paths: list[str] = []
+
+    with LoopbackServer() as server:
+        root = server.base_url.removesuffix("/v1")
+        async with openai.AsyncAzureOpenAI(api_key="k", azure_endpoint=root, api_version="2024-10-21") as client:
+            with pytest.raises(LLMNotFoundError):
+                await OpenAIChat("gpt-4o", client=client).chat(HELLO)
+        paths += [request.path for request in server.requests]
+    assert paths == ["/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21"]
+
+
+def test_client_that_does_not_fit_is_refused() -> None:
+    with openai.OpenAI(api_key="k") as blocking, pytest.raises(LLMError, match=r"client=openai\.AsyncOpenAI"):
+        OpenAIChat("m", client=blocking)  # type: ignore[arg-type]  # because it is wrong
+    with pytest.raises(LLMError, match="Leave out api_key"):
+        OpenAIChat("m", client=openai.AsyncOpenAI(api_key="k"), api_key="other")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:8000/v1", "file:///etc/x", "nonsense"])
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(LLMError, match="is no address"):
+        OpenAIChat("m", base_url=address)
+
+
+def test_one_model_serves_several_event_loops(server: LoopbackServer) -> None:
+    model = OpenAIChat("m", base_url=server.base_url)
+
+    async def ask() -> str:
+        return (await model.chat(HELLO)).text
+
+    assert [asyncio.run(ask()) for _ in range(3)] == ["Hi", "Hi", "Hi"]
+    gc.collect()  # connections that were left open would be warned of here
+    assert len(model._open) == 1  # noqa: SLF001 because nothing else tells
+
+
+async def test_concurrent_first_calls_share_one_client(server: LoopbackServer) -> None:
+    async with OpenAIChat("m", base_url=server.base_url) as model:
+        replies = await asyncio.gather(*(model.chat(HELLO) for _ in range(3)))
+        assert [reply.text for reply in replies] == ["Hi"] * 3
+        assert len(model._open) == 1  # noqa: SLF001 because nothing else tells
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "told"),
+    [
+        ((401, {}, {"error": {"message": "Incorrect key"}}), LLMAuthenticationError, "Incorrect key."),
+        ((404, {}, {"error": {"message": "No such model"}}), LLMNotFoundError, "GET /models"),
+        ((400, {}, {"error": {"message": "No."}}), LLMRefusedError, "refuses this request"),
+        ((429, {"retry-after": "90"}, {"error": {"message": "Slow."}}), RateLimitError, "a wait of 90 s"),
+        ((500, {}, "<html>"), LLMUnavailableError, "<html>"),
+        ({"error": {"message": "Filtered.", "code": "content_filter"}}, LLMRefusedError, "Filtered."),
+        ({"choices": [{"error": {"message": "Upstream.", "code": 502}}]}, LLMUnavailableError, "Upstream."),
+        ("<html>hello</html>", LLMResponseError, "it is no JSON: '<html>hello</html>'"),
+        ("", LLMResponseError, "usually ends in /v1"),
+        ({"choices": None}, LLMResponseError, "no message"),
+        (Answer({"x": "y" * 50}, cut=True), LLMConnectionError, "Is the server running"),
+    ],
+)
+async def test_failed_answer_is_one_line_that_says_what_to_do(answer: Any, kind: type[LLMError], told: str) -> None:
+    error = await answer_of(answer)
+    assert type(error) is kind
+    assert told in str(error)
+    assert "'m' at http://127.0.0.1:" in str(error)
+    assert "\n" not in str(error)
+
+
+async def test_original_error_is_the_cause() -> None:
+    error = await answer_of((401, {"x-request-id": "req_1"}, {"error": {"message": "no", "code": "invalid_api_key"}}))
+    assert isinstance(error.__cause__, openai.AuthenticationError)
+    assert (error.status, error.code, error.request_id) == (401, "invalid_api_key", "req_1")
+
+
+async def test_reply_with_an_error_beside_it_is_a_reply() -> None:
+    assert (await answer_of({**HI, "error": {"message": "a warning"}})).text == "Hi"
+
+
+async def test_wait_asked_for_with_a_reply_is_ignored() -> None:
+    assert (await answer_of((200, {"retry-after": "5"}, HI))).text == "Hi"
+
+
+async def test_dead_end_says_where_and_why() -> None:
+    with LoopbackServer() as server:
+        address = server.base_url
+    with pytest.raises(LLMConnectionError, match=r"refused|Connect call failed") as caught:
+        await OpenAIChat("m", base_url=address, retry=None).chat(HELLO)
+    assert address in str(caught.value)
+
+
+async def test_slow_server_runs_into_the_limit() -> None:
+    error = await answer_of(Answer(HI, delay=60), timeout=0.05)
+    assert type(error) is LLMTimeoutError
+    assert "did not answer within 0.05 s" in str(error)
+
+
+async def test_cancelled_call_ends_at_once() -> None:
+    with LoopbackServer([Answer(HI, delay=60)]) as server:
+        async with OpenAIChat("m", base_url=server.base_url) as model:
+            task = asyncio.create_task(model.chat(HELLO))
+            while not server.requests:  # noqa: ASYNC110 because the server's thread sets no event of this loop
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+
+async def test_operation_tells_the_server(server: LoopbackServer) -> None:
+    with record() as seen:
+        async with OpenAIChat("m", base_url=server.base_url) as model:
+            reply = await model.chat(HELLO)
+    (op,) = seen.find(Kind.CHAT, "m")
+    assert (op.subject.provider, op.subject.server_address) == ("openai", "127.0.0.1")
+    assert f":{op.subject.server_port}/" in server.base_url
+    assert op.result is reply
+
+
+@pytest.mark.parametrize(
+    ("address", "provider", "port"),
+    [
+        ("https://api.openai.com/v1", "openai", 443),
+        ("https://me.openai.azure.com/openai", "azure.ai.openai", 443),
+        ("https://openrouter.ai/api/v1", "openrouter", 443),
+        ("http://localhost:11434/v1", "ollama", 11434),
+        ("http://localhost/v1", "openai", 80),
+    ],
+)
+def test_provider_is_known_from_the_address(address: str, provider: str, port: int) -> None:
+    model = OpenAIChat("m", base_url=address)
+    assert (model.provider, model.server_port) == (provider, port)
+    assert OpenAIChat("m", base_url=address, provider="mine").provider == "mine"
+
+
+def test_password_in_an_address_is_not_shown() -> None:
+    assert (
+        repr(OpenAIChat("m", base_url="http://me:secret@host/v1?key=x")) == "OpenAIChat('m', base_url='http://host/v1')"
+    )

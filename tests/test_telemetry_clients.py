@@ -1,0 +1,507 @@
+"""What the spans of model calls, tool calls and retrievals tell: always how much, what only where it may."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+
+from agentflow import StartEvent, StopEvent, Workflow, step
+from agentflow.observe import Kind, add_observer, operation
+from agentflow_agents.records import ToolExecution
+from agentflow_instrumentation import SpanObserver
+from agentflow_instrumentation.content import Content
+from agentflow_llm.messages import (
+    AnyPart,
+    ChatMessage,
+    ReasoningPart,
+    RefusalPart,
+    Reply,
+    Role,
+    TextPart,
+    ToolCallPart,
+    ToolDefinition,
+    ToolResultPart,
+    Usage,
+)
+from agentflow_llm.records import ChatCall, Passage, RetrievalCall
+
+Spans = Callable[[], list[ReadableSpan]]
+
+
+def watch(content: Content = "none") -> Spans:
+    """Make spans from now on; returns what has ended, as it began."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    add_observer(SpanObserver(provider, content=content))
+    return lambda: sorted(exporter.get_finished_spans(), key=lambda span: span.start_time or 0)
+
+
+def facts(span: ReadableSpan) -> dict[str, Any]:
+    return dict(span.attributes or {})
+
+
+def said(role: Role, *parts: AnyPart | str) -> ChatMessage:
+    return ChatMessage(role=role, content=tuple(TextPart(text=p) if isinstance(p, str) else p for p in parts))
+
+
+SYSTEM = said("system", "You help Ann Example.")
+QUESTION = said("user", "How long do cats sleep?")
+CALL = ToolCallPart(id="c1", name="search", arguments='{"query": "cats", "api_key": "not for you"}')
+ASKED = said("assistant", CALL)
+TOLD = said("tool", ToolResultPart(call_id="c1", name="search", content="16 hours"))
+SEARCH = ToolDefinition(name="search", description="Find things.")
+ANSWER = Reply(
+    message=said("assistant", ReasoningPart(text="hm"), "16 hours."),
+    finish_reason="stop",
+    usage=Usage(
+        input_tokens=80, output_tokens=9, cached_tokens=64, cache_write_tokens=5, reasoning_tokens=4, http_requests=1
+    ),
+    model="tiny-2026-01",
+    id="r1",
+)
+
+
+def call(messages: Sequence[ChatMessage], **more: Any) -> ChatCall:
+    return ChatCall("openai", "tiny", messages, **more)
+
+
+def chat(messages: Sequence[ChatMessage], reply: Reply | None = ANSWER, **more: Any) -> None:
+    with operation(Kind.CHAT, "tiny", call(messages, **more)) as opened:
+        assert opened is not None
+        opened[1].result = reply
+
+
+def only(spans: Spans) -> dict[str, Any]:
+    (span,) = spans()
+    return facts(span)
+
+
+# chat
+
+
+def test_a_chat_tells_how_much_and_not_what() -> None:
+    spans = watch()
+    chat(
+        [SYSTEM, QUESTION],
+        tools=[SEARCH],
+        parameters={
+            "temperature": 0,
+            "max_tokens": 100,
+            "stop": "END",
+            "seed": 7,
+            "tool_choice": "auto",
+            "top_p": None,
+        },
+        server_address="api.example.com",
+        server_port=443,
+    )
+    (span,) = spans()
+    assert (span.name, span.kind, span.status.status_code) == ("chat tiny", SpanKind.CLIENT, StatusCode.UNSET)
+    assert facts(span) == {
+        "openinference.span.kind": "LLM",
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "openai",
+        "gen_ai.request.model": "tiny",
+        "gen_ai.request.temperature": 0.0,
+        "gen_ai.request.max_tokens": 100,
+        "gen_ai.request.stop_sequences": ("END",),
+        "gen_ai.request.seed": 7,
+        "server.address": "api.example.com",
+        "server.port": 443,
+        "agentflow.chat.input.messages": 2,
+        "agentflow.chat.input.size": len(SYSTEM.text) + len(QUESTION.text),
+        "agentflow.chat.tools": 1,
+        "gen_ai.response.id": "r1",
+        "gen_ai.response.model": "tiny-2026-01",
+        "gen_ai.response.finish_reasons": ("stop",),
+        "gen_ai.usage.input_tokens": 80,
+        "gen_ai.usage.output_tokens": 9,
+        "gen_ai.usage.cache_read.input_tokens": 64,
+        "gen_ai.usage.cache_creation.input_tokens": 5,
+        "gen_ai.usage.reasoning.output_tokens": 4,
+        "llm.token_count.completion_details.reasoning": 4,
+        "agentflow.chat.attempts": 1,
+        "agentflow.chat.output.size": len("16 hours."),
+        "agentflow.outcome": "ok",
+    }
+    assert isinstance(facts(span)["gen_ai.request.temperature"], float)
+
+
+def test_messages_are_json_as_the_conventions_have_it() -> None:
+    spans = watch("full")
+    chat([SYSTEM, QUESTION, ASKED, TOLD], tools=[SEARCH])
+    told = only(spans)
+    text = lambda content: {"type": "text", "content": content}  # noqa: E731 because it is used just here
+    assert json.loads(told["gen_ai.input.messages"]) == [
+        {"role": "system", "parts": [text("You help Ann Example.")]},
+        {"role": "user", "parts": [text("How long do cats sleep?")]},
+        {
+            "role": "assistant",
+            "parts": [
+                {
+                    "type": "tool_call",
+                    "id": "c1",
+                    "name": "search",
+                    "arguments": {"query": "cats", "api_key": "**********"},
+                }
+            ],
+        },
+        {"role": "tool", "parts": [{"type": "tool_call_response", "id": "c1", "response": "16 hours"}]},
+    ]
+    assert json.loads(told["gen_ai.output.messages"]) == [
+        {
+            "role": "assistant",
+            "parts": [{"type": "reasoning", "content": "hm"}, text("16 hours.")],
+            "finish_reason": "stop",
+        }
+    ]
+    assert json.loads(told["gen_ai.tool.definitions"]) == [
+        {
+            "type": "function",
+            "name": "search",
+            "description": "Find things.",
+            "parameters": {"type": "object", "properties": {}},
+        }
+    ]
+    assert (told["input.value"], told["output.value"]) == ("16 hours", "16 hours.")
+    assert told["input.mime_type"] == told["output.mime_type"] == "text/plain"
+
+
+def test_each_result_of_a_tool_is_a_message_of_its_own() -> None:
+    """Phoenix shows one in a message."""
+    spans = watch("full")
+    both = said("tool", *(ToolResultPart(call_id=f"c{n}", name="search", content=str(n)) for n in range(2)))
+    chat([both])
+    told = json.loads(only(spans)["gen_ai.input.messages"])
+    assert [message["parts"][0]["id"] for message in told] == ["c0", "c1"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "message", "told"),
+    [
+        ("tool_calls", ASKED, "tool_call"),
+        ("length", ANSWER.message, "length"),
+        (None, ANSWER.message, "stop"),
+        (None, ASKED, "tool_call"),
+        ("content_filter", said("assistant", RefusalPart(text="no")), "content_filter"),
+    ],
+)
+def test_every_answer_has_a_reason_for_its_end(reason: str | None, message: ChatMessage, told: str) -> None:
+    spans = watch("full")
+    chat([QUESTION], Reply(message=message, finish_reason=reason))
+    (answer,) = json.loads(only(spans)["gen_ai.output.messages"])
+    assert answer["finish_reason"] == told
+    assert only(spans).get("gen_ai.response.finish_reasons") == (None if reason is None else (reason,))
+
+
+def test_usage_that_the_server_does_not_tell_is_said_to_be_missing() -> None:
+    spans = watch()
+    chat([QUESTION], Reply(message=ANSWER.message))
+    told = only(spans)
+    assert told["agentflow.chat.usage.missing"] is True
+    assert not [name for name in told if name.startswith("gen_ai.usage")]
+
+
+def test_each_repeated_request_is_an_event_of_the_one_span() -> None:
+    spans = watch()
+    with operation(Kind.CHAT, "tiny", call([QUESTION])) as opened:
+        assert opened is not None
+        seen, op = opened
+        facts_of_one = {"error": ConnectionError("Ann"), "status": 429, "retry_after": 2.0}
+        seen.noted(op, "retry", {"attempt": 1, "wait": 2.0, **facts_of_one})
+        seen.noted(
+            op, "retry", {"attempt": 2, "wait": 0.5, "error": TimeoutError(), "status": None, "retry_after": None}
+        )
+        op.result = ANSWER.model_copy(update={"usage": Usage(input_tokens=1, http_requests=3)})
+    (span,) = spans()
+    assert span.status.status_code is StatusCode.UNSET
+    assert [(event.name, dict(event.attributes or {})) for event in span.events] == [
+        (
+            "agentflow.retry",
+            {
+                "agentflow.retry.attempt": 1,
+                "agentflow.retry.wait": 2.0,
+                "error.type": "ConnectionError",
+                "http.response.status_code": 429,
+                "agentflow.retry.after": 2.0,
+            },
+        ),
+        (
+            "agentflow.retry",
+            {"agentflow.retry.attempt": 2, "agentflow.retry.wait": 0.5, "error.type": "TimeoutError"},
+        ),
+    ]
+    assert facts(span)["agentflow.chat.attempts"] == 3
+    assert facts(span)["agentflow.chat.retry.wait"] == 2.5
+
+
+def test_a_chat_that_fails_tells_how_often_it_was_tried() -> None:
+    spans = watch()
+
+    def fail() -> None:
+        with operation(Kind.CHAT, "tiny", call([QUESTION])) as opened:
+            assert opened is not None
+            opened[0].noted(opened[1], "retry", {"attempt": 1, "wait": 2.0, "error": ConnectionError(), "status": None})
+            raise ConnectionError("the key of Ann is wrong")
+
+    with pytest.raises(ConnectionError):
+        fail()
+    (span,) = spans()
+    assert span.status.status_code is StatusCode.ERROR
+    assert facts(span)["error.type"] == "ConnectionError"
+    assert facts(span)["agentflow.chat.attempts"] == 2
+    assert "gen_ai.response.id" not in facts(span)
+
+
+# history
+
+
+class Talk(Workflow):
+    """Each turn asks the model with one message more."""
+
+    turns: Sequence[Sequence[ChatMessage]] = ()
+
+    @step
+    async def start(self, ev: StartEvent) -> StopEvent:
+        for messages in self.turns:
+            chat(messages)
+        return StopEvent()
+
+
+async def chats(turns: Sequence[Sequence[ChatMessage]], content: Content = "full") -> list[ReadableSpan]:
+    spans = watch(content)
+    talk = Talk()
+    talk.turns = turns
+    await talk.run()
+    return [span for span in spans() if span.name == "chat tiny"]
+
+
+async def test_a_chat_tells_what_is_new_since_the_last_one_of_the_run() -> None:
+    first, second = await chats([[SYSTEM, QUESTION], [SYSTEM, QUESTION, ASKED, TOLD]])
+    assert len(json.loads(facts(first)["gen_ai.input.messages"])) == 2
+    assert "agentflow.chat.history.messages" not in facts(first)
+    new = json.loads(facts(second)["gen_ai.input.messages"])
+    assert [message["role"] for message in new] == ["assistant", "tool"]
+    assert facts(second)["agentflow.chat.history.messages"] == 2
+    assert facts(second)["agentflow.chat.input.messages"] == 4
+    assert first.context
+    assert facts(second)["agentflow.chat.history.span_id"] == f"{first.context.span_id:016x}"
+    canonical = "".join(
+        json.dumps([m.role, [p.model_dump(mode="json") for p in m.content]], sort_keys=True, separators=(",", ":"))
+        + "\n"
+        for m in (SYSTEM, QUESTION)
+    )
+    assert facts(second)["agentflow.chat.history.sha256"] == hashlib.sha256(canonical.encode()).hexdigest()
+
+
+async def test_a_message_that_is_made_anew_is_known_by_what_it_says() -> None:
+    again = said("system", SYSTEM.text)
+    assert again.id != SYSTEM.id
+    _, second = await chats([[SYSTEM, QUESTION], [again, QUESTION, ASKED]])
+    assert facts(second)["agentflow.chat.history.messages"] == 2
+
+
+async def test_another_conversation_shares_only_its_beginning() -> None:
+    other = said("user", "And dogs?")
+    _, second, third = await chats([[SYSTEM, QUESTION], [SYSTEM, other], [other]])
+    assert facts(second)["agentflow.chat.history.messages"] == 1
+    assert [m["role"] for m in json.loads(facts(second)["gen_ai.input.messages"])] == ["user"]
+    assert "agentflow.chat.history.messages" not in facts(third)
+    assert facts(third)["agentflow.chat.input.size"] == len("And dogs?")
+
+
+async def test_the_size_of_a_trace_grows_with_its_turns_not_with_their_square() -> None:
+    turns: list[list[ChatMessage]] = []
+    for n in range(40):
+        before = turns[-1] if turns else [SYSTEM]
+        turns.append([*before, said("user", f"{n} {'x' * 200}"), ANSWER.message])
+    sizes = [len(facts(span)["gen_ai.input.messages"]) for span in await chats(turns)]
+    assert max(sizes[1:]) - min(sizes[1:]) < 10
+    told = [facts(span)["agentflow.chat.input.size"] for span in await chats(turns, "none")]
+    assert told == [sum(len(m.text) + 2 * (m is ANSWER.message) for m in turn) for turn in turns]
+
+
+def test_a_chat_outside_of_runs_tells_all_of_its_messages() -> None:
+    spans = watch("full")
+    chat([QUESTION])
+    chat([QUESTION, ASKED])
+    assert [len(json.loads(facts(span)["gen_ai.input.messages"])) for span in spans()] == [1, 2]
+
+
+# caps
+
+
+def test_a_long_text_is_cut_inside_of_its_message() -> None:
+    for content, limit in (("preview", 1024), ("full", 8192)):
+        spans = watch(content)  # type: ignore[arg-type]  # a loop over literals
+        chat([said("user", "é" * 20_000)], Reply(message=said("assistant", "y" * 20_000)))
+        told = only(spans)
+        (asked,) = json.loads(told["gen_ai.input.messages"])
+        (answered,) = json.loads(told["gen_ai.output.messages"])
+        for message in (asked, answered):
+            text = message["parts"][0]["content"]
+            assert limit - 4 < len(text.encode()) <= limit
+            assert text.endswith("…")
+
+
+def test_many_messages_are_cut_in_the_middle_of_the_list() -> None:
+    spans = watch("full")
+    chat([SYSTEM, *(said("user", f"{n} {'x' * 5000}") for n in range(100))])
+    told = only(spans)
+    messages = json.loads(told["gen_ai.input.messages"])
+    assert len(told["gen_ai.input.messages"].encode()) <= 64 * 1024
+    assert messages[0]["parts"][0]["content"] == SYSTEM.text
+    assert messages[1]["parts"][0]["content"] == f"[{101 - len(messages) + 1} messages left out]"
+    assert messages[-1]["parts"][0]["content"].startswith("99 xxx")
+    assert told["agentflow.content.truncated"] is True
+
+
+def test_a_message_of_many_long_parts_keeps_all_of_its_parts() -> None:
+    spans = watch("full")
+    parts = tuple(TextPart(text="x" * 9000) for _ in range(30))
+    chat([said("user", *parts)], Reply(message=said("assistant", *parts), finish_reason="stop"))
+    told = only(spans)
+    for name in ("gen_ai.input.messages", "gen_ai.output.messages"):
+        (message,) = json.loads(told[name])
+        assert len(message["parts"]) == 30
+        assert len(told[name]) <= 64 * 1024
+
+
+def test_an_answer_of_far_too_many_parts_says_so() -> None:
+    spans = watch("full")
+    parts = tuple(TextPart(text="x" * 300) for _ in range(1000))
+    chat([QUESTION], Reply(message=said("assistant", *parts), finish_reason="stop"))
+    (message,) = json.loads(only(spans)["gen_ai.output.messages"])
+    assert message["parts"] == [{"type": "text", "content": "[1,000 parts left out]"}]
+    assert message["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize(
+    "arguments", ["{not json", '{"a": NaN, "b": 1e999}', '"\\ud800"', "[" * 10_000, '{"a": "' + "x" * 9000 + '"}']
+)
+def test_whatever_arguments_a_model_writes_the_message_is_json(arguments: str) -> None:
+    spans = watch("full")
+    message = said("assistant", ToolCallPart(id="c", name="t", arguments=arguments))
+    chat([message], Reply(message=message))
+    for name in ("gen_ai.input.messages", "gen_ai.output.messages"):
+        json.loads(only(spans)[name], parse_constant=pytest.fail)
+        only(spans)[name].encode()
+
+
+# tools
+
+
+def test_a_tool_call_tells_how_much_and_not_what() -> None:
+    spans = watch()
+    with operation(Kind.TOOL, "search", ToolExecution("c1", "Find things.", '{"query": "cats"}')) as opened:
+        assert opened is not None
+        opened[1].result = ToolResultPart(call_id="c1", name="search", content="16 hours")
+    (span,) = spans()
+    assert (span.name, span.kind) == ("execute_tool search", SpanKind.INTERNAL)
+    assert facts(span) == {
+        "openinference.span.kind": "TOOL",
+        "gen_ai.operation.name": "execute_tool",
+        "gen_ai.tool.name": "search",
+        "gen_ai.tool.type": "function",
+        "gen_ai.tool.call.id": "c1",
+        "gen_ai.tool.description": "Find things.",
+        "agentflow.tool.arguments.size": 17,
+        "agentflow.tool.outcome": "ok",
+        "agentflow.tool.result.size": 8,
+        "agentflow.outcome": "ok",
+    }
+
+
+def test_with_content_a_tool_call_tells_its_arguments_and_its_result() -> None:
+    spans = watch("full")
+    with operation(Kind.TOOL, "search", ToolExecution("c1", "", '{"query": "cats", "password": "1234"}')) as opened:
+        assert opened is not None
+        opened[1].result = ToolResultPart(call_id="c1", name="search", content="16 hours")
+    told = only(spans)
+    assert told["gen_ai.tool.call.arguments"] == told["input.value"] == '{"query":"cats","password":"**********"}'
+    assert told["input.mime_type"] == "application/json"
+    assert told["gen_ai.tool.call.result"] == told["output.value"] == "16 hours"
+
+
+@pytest.mark.parametrize(("outcome", "kind"), [("error", "_OTHER"), ("timeout", "timeout")])
+def test_a_tool_that_failed_without_raising_is_a_failed_span(outcome: Any, kind: str) -> None:
+    spans = watch()
+    with operation(Kind.TOOL, "search", ToolExecution("c1", "", "{}")) as opened:
+        assert opened is not None
+        opened[1].result = ToolResultPart(call_id="c1", name="search", content="no", outcome=outcome)
+        opened[1].outcome = outcome
+    (span,) = spans()
+    assert span.status.status_code is StatusCode.ERROR
+    assert facts(span)["error.type"] == kind
+    assert not span.events
+
+
+# retrieval
+
+
+def test_a_retrieval_tells_how_much_and_not_what() -> None:
+    spans = watch()
+    with operation(Kind.RETRIEVAL, "docs", RetrievalCall("docs", "sleep of cats", 5)) as opened:
+        assert opened is not None
+        opened[1].result = [Passage("cats.md:1", "16 hours", 0.7)]
+    (span,) = spans()
+    assert (span.name, span.kind) == ("retrieval docs", SpanKind.CLIENT)
+    assert facts(span) == {
+        "openinference.span.kind": "RETRIEVER",
+        "gen_ai.operation.name": "retrieval",
+        "gen_ai.data_source.id": "docs",
+        "gen_ai.request.top_k": 5,
+        "agentflow.retrieval.query.size": 13,
+        "agentflow.retrieval.documents.count": 1,
+        "agentflow.outcome": "ok",
+    }
+
+
+@pytest.mark.parametrize(("score", "told"), [(0.7, 0.7), (3, 3.0), (None, 0.0), (float("nan"), 0.0)])
+def test_every_document_has_a_number_as_its_score(score: Any, told: float) -> None:
+    """Phoenix drops all documents of a list where one has none."""
+    spans = watch("full")
+    with operation(Kind.RETRIEVAL, "docs", RetrievalCall("docs", "sleep of cats", 5)) as opened:
+        assert opened is not None
+        opened[1].result = [Passage("cats.md:1", "16 hours", score, {"page": 3, "of": object()})]
+    found = only(spans)
+    (document,) = json.loads(found["gen_ai.retrieval.documents"])
+    assert document == {
+        "id": "cats.md:1",
+        "score": told,
+        "content": "16 hours",
+        "metadata": {"page": 3, "of": "<object>"},
+    }
+    assert isinstance(document["score"], float)
+    assert found["gen_ai.retrieval.query.text"] == found["input.value"] == "sleep of cats"
+
+
+def test_many_documents_are_cut() -> None:
+    spans = watch("full")
+    with operation(Kind.RETRIEVAL, "docs", RetrievalCall("docs", "q", 50)) as opened:
+        assert opened is not None
+        opened[1].result = [Passage(str(n), "x" * 9000, 1.0) for n in range(50)]
+    told = only(spans)
+    assert len(told["gen_ai.retrieval.documents"]) <= 64 * 1024
+    assert all(isinstance(one["score"], float) for one in json.loads(told["gen_ai.retrieval.documents"]))
+    assert told["agentflow.content.truncated"] is True
+    assert told["agentflow.retrieval.documents.count"] == 50
+
+
+@pytest.mark.parametrize("kind", [Kind.CHAT, Kind.TOOL, Kind.RETRIEVAL])
+@pytest.mark.parametrize("result", [None, "text", 3])
+def test_a_call_without_a_record_is_a_span_all_the_same(kind: Kind, result: object) -> None:
+    spans = watch("full")
+    with operation(kind, "thing", {"any": "subject"}) as opened:
+        assert opened is not None
+        opened[1].result = result
+    assert only(spans)["agentflow.outcome"] == "ok"

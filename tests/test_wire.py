@@ -1,0 +1,246 @@
+"""Chat Completions over the wire: what is sent, and what is made of everything that servers send."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentflow_llm import (
+    ChatCall,
+    ChatMessage,
+    LLMResponseError,
+    ReasoningPart,
+    RefusalPart,
+    Reply,
+    TextPart,
+    ToolCallPart,
+    ToolDefinition,
+    ToolResultPart,
+    Usage,
+)
+from agentflow_llm.wire import read_reply, read_request, read_usage, render_messages, render_reply, render_request
+
+CALL = ToolCallPart(id="c1", name="search", arguments='{"q": 1}')
+WIRED = {"id": "c1", "type": "function", "function": {"name": "search", "arguments": '{"q": 1}'}}
+
+
+def reply(message: Any, **more: Any) -> Reply:
+    return read_reply({"choices": [{"message": message}], **more})
+
+
+def calls(*said: Any) -> list[ToolCallPart]:
+    return reply({"tool_calls": list(said)}).tool_calls
+
+
+def test_request_has_what_was_asked_for_and_nothing_else() -> None:
+    assert render_request(ChatCall("p", "m", [ChatMessage(role="user", content="Hi")])) == {
+        "model": "m",
+        "messages": [{"role": "user", "content": "Hi"}],
+    }
+
+
+def test_tools_parameters_and_extra_fields_are_sent() -> None:
+    search = ToolDefinition(name="search", description="Finds.")
+    parameters = {"tool_choice": "search", "temperature": 0, "max_tokens": 9, "stop": ["X"], "seed": 1}
+    body = render_request(
+        ChatCall("p", "m", [], [search, ToolDefinition(name="other")], parameters, {"reasoning_effort": "low"}),
+        max_tokens_as="max_completion_tokens",
+    )
+    empty = {"type": "object", "properties": {}}
+    assert body == {
+        "model": "m",
+        "messages": [],
+        "tools": [
+            {"type": "function", "function": {"name": "search", "description": "Finds.", "parameters": empty}},
+            {"type": "function", "function": {"name": "other", "parameters": empty}},
+        ],
+        "tool_choice": {"type": "function", "function": {"name": "search"}},
+        "temperature": 0,
+        "max_completion_tokens": 9,
+        "stop": ["X"],
+        "seed": 1,
+        "reasoning_effort": "low",
+    }
+
+
+def test_choice_among_no_tools_is_not_sent() -> None:
+    assert "tool_choice" not in render_request(ChatCall("p", "m", [], (), {"tool_choice": "none"}))
+
+
+def test_parts_become_the_messages_that_servers_know() -> None:
+    messages = [
+        ChatMessage(role="assistant", content=(ReasoningPart(text="hm"), TextPart(text="a"), TextPart(text="b"), CALL)),
+        ChatMessage(role="assistant", content=(CALL,)),
+        ChatMessage(role="assistant", content=(RefusalPart(text="no"),)),
+        ChatMessage(
+            role="tool",
+            content=(
+                ToolResultPart(call_id="c1", name="search", content="one"),
+                ToolResultPart(call_id="c2", name="search", content="two", outcome="error"),
+            ),
+        ),
+        ChatMessage(role="assistant"),
+    ]
+    assert render_messages(messages) == [
+        {"role": "assistant", "content": "ab", "tool_calls": [WIRED]},
+        {"role": "assistant", "tool_calls": [WIRED]},
+        {"role": "assistant", "content": "no"},
+        {"role": "tool", "tool_call_id": "c1", "content": "one"},
+        {"role": "tool", "tool_call_id": "c2", "content": "two"},
+        {"role": "assistant", "content": ""},
+    ]
+
+
+def test_reply_is_read() -> None:
+    usage = {
+        "prompt_tokens": 9,
+        "completion_tokens": 5,
+        "prompt_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 1},
+        "completion_tokens_details": {"reasoning_tokens": 3},
+    }
+    got = read_reply(
+        {
+            "id": "r1",
+            "model": "m-2",
+            "choices": [{"message": {"content": "Hi", "tool_calls": [WIRED]}, "finish_reason": "tool_calls"}],
+            "usage": usage,
+        }
+    )
+    assert got == Reply(
+        message=got.message,
+        finish_reason="tool_calls",
+        usage=Usage(
+            input_tokens=9, output_tokens=5, cached_tokens=4, cache_write_tokens=1, reasoning_tokens=3, http_requests=1
+        ),
+        model="m-2",
+        id="r1",
+    )
+    assert got.message.content == (TextPart(text="Hi"), CALL)
+
+
+@pytest.mark.parametrize("ident", ["", None, 7])
+def test_missing_id_of_a_call_is_minted(ident: object) -> None:
+    one, two = calls({**WIRED, "id": ident}, {**WIRED, "id": ident})
+    assert one.id.startswith("call_")
+    assert one.id != two.id
+
+
+def test_id_that_two_calls_share_is_replaced_in_the_second() -> None:
+    one, two = calls(WIRED, WIRED)
+    assert one.id == "c1" != two.id
+
+
+@pytest.mark.parametrize(
+    ("said", "read"), [(None, "{}"), ("", "{}"), ({"q": "ä"}, '{"q": "ä"}'), ("{not json", "{not json")]
+)
+def test_arguments_are_json_text_as_the_model_wrote_it(said: object, read: str) -> None:
+    assert calls({"type": None, "function": {"name": "f", "arguments": said}})[0].arguments == read
+
+
+def test_call_without_a_name_is_no_reply() -> None:
+    with pytest.raises(LLMResponseError, match="does not name"):
+        calls({"id": "c1", "function": {"arguments": "{}"}})
+
+
+@pytest.mark.parametrize(
+    ("message", "parts"),
+    [
+        ({"content": None, "tool_calls": None}, ()),
+        ({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, (TextPart(text="ab"),)),
+        (
+            {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"text": "a"}]},
+            (ReasoningPart(text="hm"), TextPart(text="a")),
+        ),
+        (
+            {"reasoning_content": "hm", "reasoning": "hm", "content": "a"},
+            (ReasoningPart(text="hm"), TextPart(text="a")),
+        ),
+        ({"reasoning": "hm", "content": ""}, (ReasoningPart(text="hm"),)),
+        ({"reasoning_details": [{"type": "reasoning.text", "text": "hm"}]}, (ReasoningPart(text="hm"),)),
+        ({"content": None, "refusal": "no"}, (RefusalPart(text="no"),)),
+    ],
+)
+def test_accents_of_servers_are_understood(message: dict[str, Any], parts: tuple[object, ...]) -> None:
+    assert reply(message).message.content == parts
+
+
+@pytest.mark.parametrize("reason", ["", None])
+def test_empty_reason_is_none(reason: object) -> None:
+    assert read_reply({"choices": [{"message": {}, "finish_reason": reason}]}).finish_reason is None
+
+
+def test_first_of_several_choices_is_the_reply() -> None:
+    assert read_reply({"choices": [{"message": {"content": "a"}}, {"message": {"content": "b"}}]}).text == "a"
+
+
+@pytest.mark.parametrize("body", [None, [], "text", {}, {"choices": None}, {"choices": []}, {"choices": [{}]}])
+def test_body_without_a_message_is_no_reply(body: object) -> None:
+    with pytest.raises(LLMResponseError, match="no message"):
+        read_reply(body)
+
+
+@pytest.mark.parametrize("said", [None, {}, "lots", {"prompt_tokens": None, "prompt_tokens_details": None}])
+def test_usage_that_is_not_told_is_unknown_not_zero(said: object) -> None:
+    assert read_usage(said) == Usage(http_requests=1)
+
+
+def test_cache_hits_of_deepseek_are_counted() -> None:
+    assert read_usage({"prompt_cache_hit_tokens": 3}).cached_tokens == 3
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["text", "id", "name"]), inner),
+    max_leaves=8,
+)
+MESSAGE = st.fixed_dictionaries(
+    {},
+    optional={
+        "content": JSON,
+        "refusal": JSON,
+        "reasoning": JSON,
+        "tool_calls": JSON | st.lists(st.fixed_dictionaries({"id": JSON, "function": JSON})),
+    },
+)
+
+
+@given(
+    st.fixed_dictionaries({}, optional={"choices": JSON | st.lists(st.fixed_dictionaries({"message": MESSAGE}))}), JSON
+)
+def test_any_body_is_a_reply_or_none(body: dict[str, Any], usage: Any) -> None:
+    try:
+        got = read_reply({**body, "usage": usage})
+    except LLMResponseError:
+        return
+    assert len({call.id for call in got.tool_calls}) == len(got.tool_calls)
+    json.dumps(render_messages([got.message]))
+
+
+def test_server_s_side_says_the_same() -> None:
+    messages = [
+        ChatMessage(role="system", content="Be brief."),
+        ChatMessage(role="user", content="Hi"),
+        ChatMessage(role="assistant", content=(TextPart(text="Well"), CALL)),
+        ChatMessage(role="tool", content=(ToolResultPart(call_id="c1", name="search", content="one"),)),
+    ]
+    tool = ToolDefinition(name="search", description="Finds.", parameters={"type": "object", "properties": {"q": {}}})
+    read, tools = read_request(render_request(ChatCall("p", "m", messages, [tool])))
+    assert [(m.role, m.content) for m in read] == [(m.role, m.content) for m in messages]
+    assert tools == [tool]
+
+
+def test_developer_is_a_system() -> None:
+    (message,), _ = read_request({"messages": [{"role": "developer", "content": "Be brief."}]})
+    assert message.role == "system"
+
+
+@pytest.mark.parametrize("content", [(TextPart(text="a"), CALL), (CALL,), (RefusalPart(text="no"),), ()])
+def test_reply_that_is_served_is_read_as_the_same(content: Any) -> None:
+    usage = Usage(input_tokens=1, output_tokens=2, http_requests=1)
+    said = Reply(message=ChatMessage(role="assistant", content=content), finish_reason="stop", usage=usage)
+    got = read_reply(render_reply(said, model="m"))
+    assert (got.message.content, got.finish_reason, got.usage, got.model) == (content, "stop", usage, "m")
