@@ -201,8 +201,11 @@ def _make_table(observers: tuple[Observer, ...]) -> _Table:
         for hook in ("started", "noted", "finished"):
             if getattr(type(observer), hook) is getattr(Observer, hook) and hook not in vars(observer):
                 continue
+            entry = observer, getattr(observer, hook)
             for kind in observer.kinds:
-                table[hook, kind] = (*table.get((hook, kind), ()), (observer, getattr(observer, hook)))
+                before = table.get((hook, kind), ())
+                # the first to hear of a start hears last of the end: what observers make current nests
+                table[hook, kind] = (entry, *before) if hook == "finished" else (*before, entry)
     return table
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from agentflow.command import main
+from agentflow_llm.server import LoopbackServer
 
 SCRIPT = Path(sys.executable).with_name("agentflow")
 
@@ -38,3 +42,33 @@ def test_the_installed_program_is_this_command() -> None:
     done = subprocess.run([SCRIPT, "nothing"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "there is no command 'nothing'" in done.stderr
+
+
+def test_who_reads_the_output_may_stop_reading() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run([SCRIPT, "demo", "Why?"], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    finally:
+        os.close(writer)
+    assert done.returncode == 141
+    assert done.stderr == ""
+
+
+def test_an_interrupted_command_says_nothing_more() -> None:
+    asked, over = threading.Event(), threading.Event()
+
+    def keep_waiting(_body: object) -> dict[str, object]:
+        asked.set()
+        over.wait()
+        return {}
+
+    with LoopbackServer(keep_waiting) as server:
+        environment = {**os.environ, "OPENAI_BASE_URL": server.base_url, "AGENTFLOW_MODEL": "slow"}
+        command = subprocess.Popen([SCRIPT, "demo", "Why?"], env=environment, stderr=subprocess.PIPE, text=True)
+        assert asked.wait(60)
+        command.send_signal(signal.SIGINT)
+        _, said = command.communicate(timeout=60)
+        over.set()
+    assert command.returncode == 130
+    assert said == ""

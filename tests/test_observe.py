@@ -841,6 +841,28 @@ async def test_a_step_that_an_outside_event_triggers_is_surrounded_by_its_run() 
         assert await handler == "run Human"
 
 
+async def test_what_several_observers_make_current_nests() -> None:
+    """The first to hear of a start hears last of the end, and each finds what was current before it."""
+
+    class Makes(Observer):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def started(self, op: Operation) -> None:
+            op.ref.carry(self, current.set(f"{current.get()} > {self.name}"))
+
+        def finished(self, op: Operation, error: BaseException | None) -> None:
+            if op.kind is not Kind.EVENT:
+                assert current.get().endswith(self.name)
+                current.reset(op.ref.carried_by(self))
+
+    outer, inner = Makes("outer"), Makes("inner")
+    inner.kinds = outer.kinds = frozenset({Kind.RUN, Kind.STEP})
+    with watching(outer, inner):
+        assert await Chain().run() == "nothing > outer > inner > outer > inner"
+    assert current.get() == "nothing"
+
+
 def test_a_name_carries_something_for_each_observer() -> None:
     """They do not see each other's, and the latest counts."""
     op = Operation(Kind.TOOL, "hammer", run_id=None, workflow=None)

@@ -80,6 +80,10 @@ def chat(messages: Sequence[ChatMessage], reply: Reply | None = ANSWER, **more: 
         opened[1].result = reply
 
 
+def text(content: str) -> dict[str, str]:
+    return {"type": "text", "content": content}
+
+
 def only(spans: Spans) -> dict[str, Any]:
     (span,) = spans()
     return facts(span)
@@ -140,7 +144,6 @@ def test_messages_are_json_as_the_conventions_have_it() -> None:
     spans = watch("full")
     chat([SYSTEM, QUESTION, ASKED, TOLD], tools=[SEARCH])
     told = only(spans)
-    text = lambda content: {"type": "text", "content": content}  # noqa: E731 because it is used just here
     assert json.loads(told["gen_ai.input.messages"]) == [
         {"role": "system", "parts": [text("You help Ann Example.")]},
         {"role": "user", "parts": [text("How long do cats sleep?")]},

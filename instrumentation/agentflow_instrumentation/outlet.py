@@ -37,6 +37,8 @@ _HINTS = (
     (r"UNIMPLEMENTED", "the receiver takes no traces there"),
     (r"certificate|SSL", "the TLS certificate is not accepted"),
 )
+_AFTERWARDS = re.compile("shutdown|max retries", re.IGNORECASE)
+"""Said when an exporter gives up; why it had to was said before."""
 _WORDS = 160
 
 
@@ -126,7 +128,7 @@ class Outlet:
         queue = self._queue
         if len(queue) == queue.maxlen:
             self.dropped += 1
-            self._say_once("dropped", f"spans are made faster than they can be sent to {self.place}; the oldest go")
+            self._say_once("dropped", f"more spans are made than can be sent to {self.place}; the oldest are lost")
         queue.append(span)
         if self._thread is None:
             self._start()
@@ -135,6 +137,8 @@ class Outlet:
 
     def heard(self, message: str) -> None:
         """The exporter logged something while it exported."""
+        if self.reason and _AFTERWARDS.search(message):
+            return
         with self._condition:
             self.reason = message
             self._hopeless = shorten(message) == "connection refused"
@@ -235,9 +239,7 @@ class Outlet:
         if arrived:
             self._said.discard("lost")
         elif not self._closed:  # else whoever closes it is told
-            self._say_once(
-                "lost", f"the trace cannot be delivered to {self.place}: {self.why}; spans are lost until then"
-            )
+            self._say_once("lost", f"the trace cannot be delivered to {self.place}: {self.why}; spans get lost")
 
     def _say_once(self, what: str, message: str) -> None:
         if what not in self._said:

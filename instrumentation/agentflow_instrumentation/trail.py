@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from contextvars import Token
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from opentelemetry import context as otel
 from opentelemetry import trace
@@ -12,6 +11,8 @@ from opentelemetry.context import Context
 from . import names
 
 if TYPE_CHECKING:
+    from contextvars import Token
+
     from opentelemetry.trace import Span, SpanContext
 
     from agentflow.observe import Outcome
@@ -53,7 +54,7 @@ class Trail:
         """The outcome, should its operation be forgotten before it ends."""
         self.context: Context | None = None
         """In which this span is the current one."""
-        self.token: Any = None
+        self.token: Token[Context] | None = None
         self.run: RunTrail | None = None
         self.counts: dict[str, int] | None = None
         """By name, the notes on it."""
@@ -87,14 +88,14 @@ class Trail:
         What the user's code attached meanwhile and left, such as baggage, stays; a span that it left does not.
         """
         token, self.token = self.token, None
+        if token is None:
+            return
         left = otel.get_current()
-        if isinstance(token, Token):
-            known = cast("Token[Any]", token)
-            try:
-                known.var.reset(known)
-            except ValueError:
-                return  # a generator that is closed elsewhere, a step that is left behind: nothing is current here
-        elif token is not None:
+        try:
+            token.var.reset(token)  # detach() would log what is no error here
+        except ValueError:
+            return  # a generator that is closed elsewhere, a step that is left behind: nothing is current here
+        except AttributeError:  # contexts that are kept in another way than in a context variable
             otel.detach(token)
         if left is not self.context:
             self._keep(left)
