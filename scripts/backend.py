@@ -210,6 +210,8 @@ class Jaeger(Backend):
                 "jaeger_storage": {"backends": {"here": store}},
                 "jaeger_query": {
                     "storage": {"traces": "here"},
+                    # Its traces of itself would go to whoever has port 4317, and be waited for at the end.
+                    "enable_tracing": False,
                     "http": {"endpoint": f"{HOST}:{ports['port']}"},
                     "grpc": {"endpoint": f"{HOST}:0"},
                 },

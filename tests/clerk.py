@@ -14,7 +14,7 @@ from agentflow.retry import ConstantDelayRetryPolicy
 from agentflow_agents import DocumentIndex, FunctionAgent
 from agentflow_instrumentation import setup
 from agentflow_llm import ChatMessage, RateLimitError, Reply, ScriptedModel, TextPart, ToolCallPart, Usage
-from real import RealBackend, Seen, Trace
+from real import Protocol, RealBackend, Seen, Trace
 
 QUESTION = "When does the library open, and what is 2 + 3?"
 ANSWER = "It opens at nine, and it is 5."
@@ -90,10 +90,10 @@ async def cancel() -> None:
             await handler.cancel_run()
 
 
-def record(backend: RealBackend, protocol: str, preset: str, run: Coroutine[Any, Any, None]) -> tuple[Trace, Trace]:
+def record(backend: RealBackend, protocol: Protocol, run: Coroutine[Any, Any, None]) -> tuple[Trace, Trace]:
     """Let it run, and tell its trace twice: as it was made, and as the back end gives it back."""
     memory = InMemorySpanExporter()
-    with setup([memory, preset], endpoint=backend.endpoint(protocol), protocol=protocol, content="full"):
+    with setup([memory, backend.preset], endpoint=backend.endpoint(protocol), protocol=protocol, content="full"):
         asyncio.run(run)
     spans = memory.get_finished_spans()
     (trace_id,) = {span.context.trace_id for span in spans if span.context}

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Literal, Self
 
 from opentelemetry.sdk.trace import ReadableSpan
 
+Protocol = Literal["http/protobuf", "grpc"]
 SCRIPT = Path(__file__).parents[1] / "scripts" / "backend.py"
 
 
@@ -101,6 +102,8 @@ class Trace:
 class RealBackend:
     """A server that runs."""
 
+    preset: ClassVar[Literal["phoenix", "jaeger"]]
+    """How `setup` calls it."""
     port: int
     http: str
     """Where it takes in OTLP over HTTP."""
@@ -115,7 +118,7 @@ class RealBackend:
         assert answer.status in {200, 404}, (path, answer.status, body)
         return json.loads(body) if answer.status == 200 else None
 
-    def endpoint(self, protocol: str) -> str:
+    def endpoint(self, protocol: Protocol) -> str:
         """Where it takes in OTLP by this protocol."""
         return self.grpc if protocol == "grpc" else self.http
 
@@ -134,9 +137,12 @@ class RealBackend:
 class RealPhoenix(RealBackend):
     """A Phoenix that runs."""
 
+    preset = "phoenix"
+
     def _spans(self, trace_id: str) -> Iterable[Seen]:
-        answer = self.get(f"/v1/projects/default/spans?limit=1000&trace_id={trace_id}")
-        for span in answer["data"] if answer else ():
+        projects = [project["id"] for project in self.get("/v1/projects")["data"]]
+        answers = (self.get(f"/v1/projects/{project}/spans?limit=1000&trace_id={trace_id}") for project in projects)
+        for span in (span for answer in answers for span in answer["data"]):
             yield Seen(
                 name=span["name"],
                 id=span["context"]["span_id"],
@@ -152,6 +158,8 @@ class RealPhoenix(RealBackend):
 
 class RealJaeger(RealBackend):
     """A Jaeger that runs."""
+
+    preset = "jaeger"
 
     def _spans(self, trace_id: str) -> Iterable[Seen]:
         answer = self.get(f"/api/v3/traces/{trace_id}")

@@ -48,7 +48,7 @@ def program(folder: Path, monkeypatch: pytest.MonkeyPatch, then: str) -> Path:
 
 
 def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, SCRIPT, *arguments]
+    command = [sys.executable, str(SCRIPT), *arguments]
     return subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=60, env={**os.environ, **environment}
     )
@@ -113,7 +113,15 @@ def test_the_server_and_its_data_end_with_the_script(
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     ui, http, grpc = free_ports(3)
-    command = [sys.executable, SCRIPT, "jaeger", "run", f"--port={ui}", f"--http-port={http}", f"--grpc-port={grpc}"]
+    command = [
+        sys.executable,
+        str(SCRIPT),
+        "jaeger",
+        "run",
+        f"--port={ui}",
+        f"--http-port={http}",
+        f"--grpc-port={grpc}",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         said = [process.stdout.readline() for _ in range(5)]

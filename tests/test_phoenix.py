@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import clerk
-from real import RealPhoenix, Seen, Trace
+from real import Protocol, RealPhoenix, Seen, Trace
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +44,7 @@ class Told:
 @pytest.fixture(scope="module", params=["http/protobuf", "grpc"])
 def told(request: pytest.FixtureRequest, phoenix: RealPhoenix, tmp_path_factory: pytest.TempPathFactory) -> Told:
     folder = tmp_path_factory.mktemp("library")
-    return Told(*clerk.record(phoenix, request.param, "phoenix", clerk.ask_clerk(folder)))
+    return Told(*clerk.record(phoenix, request.param, clerk.ask_clerk(folder)))
 
 
 def part(span: Seen, prefix: str) -> dict[str, Any]:
@@ -177,8 +177,8 @@ def test_a_step_that_collects_names_all_that_it_collected(told: Told) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
-def test_a_run_that_fails_shows_where_and_why(phoenix: RealPhoenix, protocol: str) -> None:
-    _, shown = clerk.record(phoenix, protocol, "phoenix", clerk.fail())
+def test_a_run_that_fails_shows_where_and_why(phoenix: RealPhoenix, protocol: Protocol) -> None:
+    _, shown = clerk.record(phoenix, protocol, clerk.fail())
     run, step = shown.named("invoke_workflow unlucky"), shown.named("step divide")
     for span in (run, step):
         assert (span.status, span.attributes["agentflow.outcome"]) == ("ERROR", "error")
@@ -189,8 +189,8 @@ def test_a_run_that_fails_shows_where_and_why(phoenix: RealPhoenix, protocol: st
 
 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
-def test_a_run_that_is_cancelled_is_no_error_and_no_success(phoenix: RealPhoenix, protocol: str) -> None:
-    made, shown = clerk.record(phoenix, protocol, "phoenix", clerk.cancel())
+def test_a_run_that_is_cancelled_is_no_error_and_no_success(phoenix: RealPhoenix, protocol: Protocol) -> None:
+    made, shown = clerk.record(phoenix, protocol, clerk.cancel())
     assert shown.tree() == made.tree()
     for span in (shown.named("invoke_workflow slow"), shown.named("step sleep")):
         assert (span.status, span.attributes["agentflow.outcome"]) == ("UNSET", "cancelled")

@@ -114,6 +114,7 @@ async def test_a_trace_arrives_whole(receiver: OtlpReceiver, protocol: Any) -> N
     assert isinstance(two.attributes["agentflow.queue.wait"], float)
     assert (two.kind, two.status, two.scope) == ("INTERNAL", "UNSET", "agentflow")
     assert two.resource["service.name"] == "shop"
+    assert two.resource["host.name"] == socket.gethostname()
     assert 0 < two.start <= two.end
     assert {headers["x-team"] for headers in receiver.headers} == {"cats"}
 
@@ -122,10 +123,16 @@ async def test_the_standard_variables_say_where_to(receiver: OtlpReceiver, monke
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.http_endpoint)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
     monkeypatch.setenv("OTEL_SERVICE_NAME", "from-the-environment")
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "host.name=there,team=cats")
     with setup() as telemetry:
         await Chain().run()
         assert telemetry.flush() == []
-    assert {span.resource["service.name"] for span in receiver.spans} == {"from-the-environment"}
+    resource = receiver.spans[0].resource
+    assert (resource["service.name"], resource["host.name"], resource["team"]) == (
+        "from-the-environment",
+        "there",
+        "cats",
+    )
     assert receiver.headers[0]["content-encoding"] == "gzip"
 
 

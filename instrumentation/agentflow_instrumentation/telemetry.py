@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import socket
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -152,7 +153,9 @@ def _provider(name: str | None) -> Any:
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 because as above
 
     named = service_name(name)
-    resource = Resource.create({} if named is None else {"service.name": named})
+    # without the name of the host Jaeger takes an event that outlives its step for a sign of clocks that differ
+    host = Resource({"host.name": socket.gethostname()})
+    resource = host.merge(Resource.create({} if named is None else {"service.name": named}))
     made = TracerProvider(resource=resource, shutdown_on_exit=False)
     _ours.add(made)
     trace.set_tracer_provider(made)

@@ -1,0 +1,424 @@
+"""A trace in the terminal is a short tree: what happened, how long it took, why, and what went wrong."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    StatusCode,
+    TraceFlags,
+    set_span_in_context,
+)
+
+from agentflow import Event, StartEvent, StopEvent, Workflow, step
+from agentflow.observe import add_observer
+from agentflow_instrumentation import ConsoleExporter, SpanObserver
+from agentflow_instrumentation.outlet import Direct
+from agentflow_instrumentation.tree import duration
+
+MS = 1_000_000
+
+
+class Printed:
+    """Spans at exact times, and what is printed of them."""
+
+    def __init__(self, file: io.StringIO | None = None) -> None:
+        self.file = file or io.StringIO()
+        self.exporter = ConsoleExporter(self.file)
+        self.provider = TracerProvider(shutdown_on_exit=False)
+        self.provider.add_span_processor(SimpleSpanProcessor(self.exporter))
+        self.tracer = self.provider.get_tracer("test")
+        self.ends: list[tuple[Span, int]] = []
+
+    def span(  # noqa: PLR0913 because a span has these parts
+        self,
+        name: str,
+        start: float = 0,
+        took: float = 1,
+        *,
+        inside: Span | None = None,
+        error: str | None = None,
+        links: Sequence[Span] = (),
+        events: Sequence[tuple[str, float, Mapping[str, Any]]] = (),
+        **facts: Any,
+    ) -> Span:
+        """A span, in milliseconds; it ends with `show()`. Underscores of facts are dots."""
+        context = None if inside is None else set_span_in_context(inside)
+        made = self.tracer.start_span(
+            name,
+            context,
+            start_time=int(start * MS),
+            attributes={key.replace("__", "."): value for key, value in facts.items()},
+            links=[Link(other.get_span_context()) for other in links],
+        )
+        for event, at, more in events:
+            made.add_event(event, dict(more), int(at * MS))
+        if error is not None:
+            made.set_status(StatusCode.ERROR, error)
+        self.ends.append((made, int((start + took) * MS)))
+        return made
+
+    def show(self) -> list[str]:
+        """End all spans, children first; what is printed, without the title, columns two spaces apart."""
+        return [re.sub(r"(?<=\S) {2,}", "  ", line) for line in self.lines()]
+
+    def lines(self) -> list[str]:
+        """As it is printed."""
+        for made, end in reversed(self.ends):
+            made.end(end)
+        title, *lines = self.file.getvalue().splitlines()
+        assert title.startswith("trace ")
+        assert all(len(line) <= 110 for line in lines)
+        assert lines.pop() == ""
+        return lines
+
+
+def test_steps_say_what_caused_them_and_how_long_they_waited() -> None:
+    printed = Printed()
+    run = printed.span("invoke_workflow Chain", 0, 12)
+    start = printed.span("event StartEvent", 0, 1, inside=run)
+    printed.span("step one", 1, 2.5, inside=run, links=[start], agentflow__triggered_by=["StartEvent 00f1"])
+    printed.span(
+        "step two",
+        5,
+        6,
+        inside=run,
+        agentflow__step__name="two",
+        agentflow__triggered_by=["one:A 00f2"],
+        agentflow__queue__wait=0.0015,
+    )
+    assert printed.lines() == [
+        "invoke_workflow Chain     12.0 ms",
+        "├─ step one                2.5 ms  ← StartEvent",
+        "└─ step two                6.0 ms  ← one:A  waited 1.5 ms",
+    ]
+
+
+def test_an_event_is_a_line_only_if_no_step_took_it() -> None:
+    printed = Printed()
+    run = printed.span("invoke_workflow W", 0, 12)
+    one = printed.span("step one", 1, 2, inside=run)
+    taken = printed.span("event A", 2, 1, inside=one)
+    printed.span("event B", 2, 3, inside=one, agentflow__outcome="dropped")
+    printed.span("event Ask", 2.5, 0.05, inside=one, agentflow__outcome="ok")
+    printed.span("step two", 3, 2, inside=run, links=[taken])
+    assert printed.show() == [
+        "invoke_workflow W  12.0 ms",
+        "├─ step one  2.0 ms",
+        "│  ├─ event B  3.0 ms  dropped",
+        "│  └─ event Ask  50 us",
+        "└─ step two  2.0 ms",
+    ]
+
+
+def test_a_join_stands_for_the_steps_that_had_not_got_all_yet() -> None:
+    printed = Printed()
+    run = printed.span("invoke_workflow W", 0, 12)
+    for n in range(9):
+        printed.span("step join", n, 1, inside=run, agentflow__outcome="collecting")
+    printed.span(
+        "step join",
+        10,
+        1,
+        inside=run,
+        agentflow__outcome="ok",
+        agentflow__collected__count=1000,
+        agentflow__triggered_by=["work:Done 01"] * 16,
+    )
+    assert printed.show() == [
+        "invoke_workflow W  12.0 ms",
+        "└─ step join  1.0 ms  ← 1,000 × work:Done",  # noqa: RUF001 because that is what it prints
+    ]
+
+
+def test_a_join_that_never_got_all_is_shown() -> None:
+    printed = Printed()
+    run = printed.span("invoke_workflow W", 0, 12, error="WorkflowStalledError", agentflow__outcome="error")
+    printed.span(
+        "step join",
+        1,
+        1,
+        inside=run,
+        agentflow__outcome="collecting",
+        agentflow__triggered_by=["a:A 01", "a:A 02", "b:B 03"],
+        agentflow__collected__count=5,
+    )
+    assert printed.show() == [
+        "invoke_workflow W  12.0 ms  error: WorkflowStalledError",
+        "└─ step join  1.0 ms  ← 2 × a:A, b:B and 2 more  not all has come",  # noqa: RUF001 because that is what it prints
+    ]
+
+
+def test_what_went_wrong_comes_first_and_in_one_line() -> None:
+    printed = Printed()
+    run = printed.span("invoke_workflow W", 0, 5000, error="KeyError: 'no\n such'", agentflow__outcome="error")
+    printed.span("step one", 1, 1234, inside=run, error="TimeoutError", agentflow__outcome="timeout")
+    printed.span("step two", 2, 1, inside=run, agentflow__outcome="cancelled", agentflow__triggered_by=["one:A 01"])
+    printed.span("SELECT orders", 3, 1, inside=run, error="x" * 300)
+    told = printed.show()
+    assert told[:3] == [
+        "invoke_workflow W  5.00 s  error: KeyError: 'no such'",
+        "├─ step one  1.23 s  timeout: TimeoutError",
+        "├─ step two  1.0 ms  cancelled  ← one:A",
+    ]
+    assert told[3].startswith("└─ SELECT orders  1.0 ms  error: xxxx")
+    assert told[3].endswith("x…")
+
+
+def test_each_attempt_says_why_it_is_repeated_and_when() -> None:
+    printed = Printed()
+    run = printed.span("invoke_workflow W", 0, 12)
+    retry = {"error.type": "app.FlakyError", "agentflow.retry.wait": 0.5, "exception.message": "not\nnow"}
+    facts: dict[str, Any] = {
+        "agentflow__step__name": "work",
+        "agentflow__step__attempt": 1,
+        "agentflow__outcome": "retried",
+    }
+    printed.span("step work", 1, 1, inside=run, error="FlakyError", events=[("agentflow.retry", 2, retry)], **facts)
+    printed.span("step work", 3, 1, inside=run, agentflow__step__attempt=2)
+    assert printed.show() == [
+        "invoke_workflow W  12.0 ms",
+        "├─ step work  1.0 ms  retried: FlakyError: not now; again after 500 ms",
+        "└─ step work (attempt 2)  1.0 ms",
+    ]
+
+
+def test_a_chat_tells_its_tokens_and_each_repeated_request() -> None:
+    printed = Printed()
+    think = printed.span("step think", 0, 12)
+    retry = {"error.type": "openai.RateLimitError", "http.response.status_code": 429, "agentflow.retry.wait": 2.0}
+    printed.span(
+        "chat tiny",
+        1,
+        10,
+        inside=think,
+        events=[("agentflow.retry", 2, retry)],
+        gen_ai__usage__input_tokens=1812,
+        gen_ai__usage__output_tokens=31,
+        gen_ai__usage__cache_read__input_tokens=512,
+        gen_ai__usage__reasoning__output_tokens=9,
+        agentflow__chat__output__tool_calls=2,
+    )
+    printed.span("chat tiny", 11, 1, inside=think, gen_ai__usage__output_tokens=3)
+    assert printed.show() == [
+        "step think  12.0 ms",
+        "├─ chat tiny  10.0 ms  1,812 (512 cached) -> 31 (9 reasoning) tokens, 2 tool calls",
+        "│  retry 1  RateLimitError (429); again after 2.00 s",
+        "└─ chat tiny  1.0 ms  ? -> 3 tokens",
+    ]
+
+
+def test_tools_and_retrievals_tell_what_they_may() -> None:
+    printed = Printed()
+    call = printed.span("step call", 0, 12, agentflow__stream__events=1)
+    arguments = '{"query":"cats"}'
+    tool = printed.span("execute_tool search", 1, 10, inside=call, gen_ai__tool__call__arguments=arguments)
+    printed.span(
+        "retrieval docs",
+        2,
+        10,
+        inside=tool,
+        agentflow__retrieval__documents__count=3,
+        gen_ai__retrieval__query__text="how\nlong",
+    )
+    assert printed.show() == [
+        "step call  12.0 ms  1 event streamed",
+        '└─ execute_tool search  10.0 ms  {"query":"cats"}',
+        "   └─ retrieval docs  10.0 ms  3 documents  how long",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("events", "told"),
+    [
+        ([("waiting", 1), ("answered", 1501)], "1.50 s of it waiting for Answer"),
+        ([("waiting", 1)], "waiting for Answer"),
+    ],
+)
+def test_a_step_that_waited_for_a_human_says_for_how_long(events: list[tuple[str, float]], told: str) -> None:
+    printed = Printed()
+    notes = [(f"agentflow.{name}", at, {f"agentflow.{name}.type": "Answer"}) for name, at in events]
+    printed.span("step ask", 0, 2000, events=notes)
+    assert printed.show() == [f"step ask  2.00 s  {told}"]
+
+
+def test_a_long_row_of_equal_siblings_is_folded() -> None:
+    printed = Printed()
+    run = printed.span("invoke_workflow W", 0, 2000)
+    for n in range(1000):
+        printed.span("step count", n, 0.5, inside=run)
+    printed.span("step count", 1000, 1, inside=run, error="ValueError", agentflow__outcome="error")
+    with_child = printed.span("step count", 1001, 1, inside=run)
+    printed.span("mine", 1001, 1, inside=with_child)
+    assert printed.show() == [
+        "invoke_workflow W  2.00 s",
+        "├─ step count  0.5 ms",
+        "├─ step count  0.5 ms",
+        "├─ … 998 more step count  998 ms",
+        "├─ step count  1.0 ms  error: ValueError",
+        "└─ step count  1.0 ms",
+        "   └─ mine  1.0 ms",
+    ]
+
+
+def test_a_long_loop_is_folded_by_its_steps() -> None:
+    printed = Printed()
+    run = printed.span("invoke_workflow W", 0, 200)
+    for n in range(100):
+        printed.span(("step ping", "step pong")[n % 2], n, 0.5, inside=run)
+    assert printed.show() == [
+        "invoke_workflow W  200 ms",
+        "├─ step ping  0.5 ms",
+        "├─ step pong  0.5 ms",
+        "├─ step ping  0.5 ms",
+        "├─ step pong  0.5 ms",
+        "└─ … 96 more: 48 × step ping, 48 × step pong  95.5 ms",  # noqa: RUF001 because that is what it prints
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ns", "told"),
+    [
+        (0, "0 us"),
+        (99_400, "99 us"),
+        (100_000, "0.1 ms"),
+        (99_940_000, "99.9 ms"),
+        (100_000_000, "100 ms"),
+        (1_000_000_000, "1.00 s"),
+        (59_990_000_000, "59.99 s"),
+        (200_000_000_000, "3 min 20 s"),
+        (7_200_000_000_000, "120 min 0 s"),
+    ],
+)
+def test_times_are_told_as_one_reads_them(ns: int, told: str) -> None:
+    assert duration(ns) == told
+
+
+# when it prints
+
+
+def test_a_trace_is_printed_when_its_local_root_has_ended() -> None:
+    printed = Printed()
+    far = SpanContext(0xF00D, 0xCAFE, is_remote=True, trace_flags=TraceFlags(1))
+    root = printed.tracer.start_span("GET /ask", set_span_in_context(NonRecordingSpan(far)))
+    printed.tracer.start_span("invoke_workflow W", set_span_in_context(root)).end()
+    assert printed.file.getvalue() == ""
+    root.end()
+    title, first, second, *_ = printed.file.getvalue().splitlines()
+    assert title == f"trace {0xF00D:032x}"
+    assert (first.split()[0], second.split()[:2]) == ("GET", ["└─", "invoke_workflow"])
+
+
+def test_what_is_unfinished_is_printed_at_the_end() -> None:
+    printed = Printed()
+    root = printed.tracer.start_span("never ends")
+    printed.tracer.start_span("step one", set_span_in_context(root)).end()
+    printed.provider.shutdown()
+    title, line, *_ = printed.file.getvalue().splitlines()
+    assert title.endswith(", unfinished")
+    assert line.startswith("step one")
+
+
+def test_memory_is_bounded() -> None:
+    printed = Printed()
+    root = printed.tracer.start_span("root")
+    for _ in range(20_010):
+        printed.tracer.start_span("step one", set_span_in_context(root)).end()
+    root.end()
+    assert "and 10 spans more, which were not kept" in printed.file.getvalue()
+    other = Printed()
+    for n in range(300):
+        never = other.tracer.start_span("never ends")
+        other.tracer.start_span(f"step {n}", set_span_in_context(never)).end()
+    assert other.file.getvalue().count("unfinished") == 44
+    assert "step 43 " in other.file.getvalue()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def shown() -> str:
+        printed = Printed(Terminal())
+        run = printed.span("run", 0, 5, error="ValueError", agentflow__outcome="error")
+        printed.span("step a", 0, 1, inside=run, agentflow__outcome="cancelled", agentflow__triggered_by=["A 01"])
+        for made, end in reversed(printed.ends):
+            made.end(end)
+        return printed.file.getvalue()
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "70")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert "\x1b[31merror: ValueError\x1b[0m" in shown()
+    assert "\x1b[33mcancelled\x1b[0m\x1b[2m  ← A\x1b[0m" in shown()
+    monkeypatch.setenv("NO_COLOR", "")
+    assert "\x1b" not in shown()
+
+
+def test_a_terminal_that_knows_no_lines_gets_ascii() -> None:
+    class Old(io.StringIO):
+        @property
+        def encoding(self) -> str:  # type: ignore[override]  # the base class leaves it open
+            return "latin-1"
+
+    printed = Printed(Old())
+    run = printed.span("run", 0, 5)
+    printed.span("step a", 0, 1, inside=run, agentflow__triggered_by=["A 01"])
+    assert printed.show()[1] == "`- step a  1.0 ms  <- A"
+
+
+def test_it_prints_to_the_standard_error_output(capsys: pytest.CaptureFixture[str]) -> None:
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(ConsoleExporter()))
+    provider.get_tracer("t").start_span("mine").end()
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "mine" in err
+
+
+def test_a_closed_terminal_costs_nothing_but_the_trace(caplog: pytest.LogCaptureFixture) -> None:
+    file = io.StringIO()
+    direct = Direct(ConsoleExporter(file), "the console")
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(direct)  # type: ignore[arg-type]  # the SDK's class only says which methods there are
+    file.close()
+    for _ in range(3):
+        provider.get_tracer("t").start_span("mine").end()
+    (problem,) = direct.problems()
+    assert problem.startswith("the trace could not be shown on the console: ValueError")
+    assert [record.message for record in caplog.records] == [problem]
+    assert not direct.force_flush()
+    direct.shutdown()
+
+
+async def test_a_real_run_is_one_short_tree() -> None:
+    class Job(Event):
+        n: int
+
+    class Doubles(Workflow):
+        @step
+        async def split(self, ev: StartEvent) -> Job:
+            return Job(n=ev.n)
+
+        @step
+        async def work(self, ev: Job) -> StopEvent:
+            return StopEvent(result=2 * ev.n)
+
+    printed = Printed()
+    add_observer(SpanObserver(printed.provider))
+    await Doubles().run(n=3)
+    _, *lines = printed.file.getvalue().splitlines()
+    assert [line.split("  ")[0] for line in lines] == ["invoke_workflow Doubles", "├─ step split", "└─ step work", ""]
+    assert "← split:Job" in lines[2]
