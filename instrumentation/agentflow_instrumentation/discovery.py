@@ -10,6 +10,7 @@ import os
 from sys import modules
 from threading import Lock
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 if TYPE_CHECKING:
     from .spans import SpanObserver
@@ -20,6 +21,8 @@ _provider: object = None
 _observer: SpanObserver | None = None
 _chosen: list[SpanObserver] = []
 """What `use` was given for the global provider, and `leave` was not, the latest last."""
+_left: WeakSet[object] = WeakSet()
+"""The providers of ours that nobody uses any more: they export nothing."""
 _chosen_by_name = bool(os.environ.get("OTEL_PYTHON_TRACER_PROVIDER"))
 
 
@@ -43,6 +46,7 @@ def use(provider: object, chosen: SpanObserver) -> None:
         if provider is not _provider:
             _chosen.clear()
         _chosen.append(chosen)
+        _left.discard(provider)
         _provider = provider
         _replace(chosen)
 
@@ -50,10 +54,13 @@ def use(provider: object, chosen: SpanObserver) -> None:
 def leave(provider: object, chosen: SpanObserver, *, ours: bool) -> None:
     """Take back `use`. Whoever was chosen before observes again; a provider that is not ours is observed as ever."""
     with _deciding:
-        if chosen not in _chosen or provider is not _provider:
-            return
-        _chosen.remove(chosen)
-        _replace(_chosen[-1] if _chosen else None if ours else _make(provider))
+        if provider is _provider and chosen in _chosen:
+            _chosen.remove(chosen)
+            _replace(_chosen[-1] if _chosen else None if ours else _make(provider))
+            if _chosen:
+                return
+        if ours:
+            _left.add(provider)
 
 
 def is_off() -> bool:
@@ -89,7 +96,7 @@ def _decide(provider: object) -> SpanObserver | None:
 
 
 def _make(provider: Any) -> SpanObserver | None:
-    if provider is None or is_off():
+    if provider is None or provider in _left or is_off():
         return None
     from opentelemetry.trace import NoOpTracerProvider, ProxyTracerProvider  # noqa: PLC0415 because somebody set it up
 
