@@ -110,7 +110,7 @@ def test_the_readme_shows_what_it_prints() -> None:
 def plain(text: str) -> list[str]:
     """The lines that a demo printed, in any order, without what differs from run to run."""
     for pattern, instead in (
-        (r"\d+(?:\.\d+)? m?s\b", "0 s"),
+        (r"\d+(?:\.\d+)? [mu]?s\b", "0 s"),
         (r"  waited 0 s", ""),
         (r"trace [0-9a-f]{32}", "trace"),
         (r"127\.0\.0\.1:\d+", "127.0.0.1:11434"),

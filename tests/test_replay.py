@@ -28,10 +28,7 @@ class Recording:
         answers = [interaction["response"] for interaction in interactions]
         own = {"connection", "date", "server"}  # of the server that plays
         self.server = LoopbackServer(
-            [
-                (a["status"], {k: v for k, v in a["headers"].items() if k not in own}, a["body"])
-                for a in answers
-            ]
+            [(a["status"], {k: v for k, v in a["headers"].items() if k not in own}, a["body"]) for a in answers]
         )
 
     def conversation(self) -> tuple[list[ChatMessage], list[ToolDefinition]]:

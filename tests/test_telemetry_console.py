@@ -188,7 +188,7 @@ def test_each_attempt_says_why_it_is_repeated_and_when() -> None:
     printed.span("step work", 3, 1, inside=run, agentflow__step__attempt=2)
     assert printed.show() == [
         "invoke_workflow W  12.0 ms",
-        "├─ step work  1.0 ms  retried: FlakyError: not now; again after 500 ms",
+        "├─ step work  1.0 ms  retried after 500 ms: FlakyError: not now",
         "└─ step work (attempt 2)  1.0 ms",
     ]
 
@@ -213,7 +213,7 @@ def test_a_chat_tells_its_tokens_and_each_repeated_request() -> None:
     assert printed.show() == [
         "step think  12.0 ms",
         "├─ chat tiny  10.0 ms  1,812 (512 cached) -> 31 (9 reasoning) tokens, 2 tool calls",
-        "│  retry 1  RateLimitError (429); again after 2.00 s",
+        "│  retry 1  after 2.00 s: RateLimitError (429)",
         "└─ chat tiny  1.0 ms  ? -> 3 tokens",
     ]
 
@@ -422,3 +422,15 @@ async def test_a_real_run_is_one_short_tree() -> None:
     _, *lines = printed.file.getvalue().splitlines()
     assert [line.split("  ")[0] for line in lines] == ["invoke_workflow Doubles", "├─ step split", "└─ step work", ""]
     assert "← split:Job" in lines[2]
+
+
+def test_an_error_is_told_in_full_where_it_came_up_and_by_name_above() -> None:
+    printed = Printed()
+    run = printed.span("invoke_workflow W", 0, 3, error="KeyError: 'colour'")
+    step = printed.span("step work", 1, 2, inside=run, error="KeyError: 'colour'")
+    printed.span("execute_tool paint", 2, 1, inside=step, error="KeyError: 'colour'")
+    assert printed.show() == [
+        "invoke_workflow W  3.0 ms  error: KeyError",
+        "└─ step work  2.0 ms  error: KeyError",
+        "   └─ execute_tool paint  1.0 ms  error: KeyError: 'colour'",
+    ]

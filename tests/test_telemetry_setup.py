@@ -114,6 +114,7 @@ async def test_a_trace_arrives_whole(receiver: OtlpReceiver, protocol: Any) -> N
     assert isinstance(two.attributes["agentflow.queue.wait"], float)
     assert (two.kind, two.status, two.scope) == ("INTERNAL", "UNSET", "agentflow")
     assert two.resource["service.name"] == "shop"
+    assert two.resource["openinference.project.name"] == "shop"
     assert two.resource["host.name"] == socket.gethostname()
     assert 0 < two.start <= two.end
     assert {headers["x-team"] for headers in receiver.headers} == {"cats"}
@@ -124,6 +125,7 @@ async def test_the_standard_variables_say_where_to(receiver: OtlpReceiver, monke
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
     monkeypatch.setenv("OTEL_SERVICE_NAME", "from-the-environment")
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "host.name=there,team=cats")
+    monkeypatch.setenv("PHOENIX_PROJECT_NAME", "shops")
     with setup() as telemetry:
         await Chain().run()
         assert telemetry.flush() == []
@@ -133,6 +135,7 @@ async def test_the_standard_variables_say_where_to(receiver: OtlpReceiver, monke
         "there",
         "cats",
     )
+    assert resource["openinference.project.name"] == "shops"
     assert receiver.headers[0]["content-encoding"] == "gzip"
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from agentflow.observe import Kind
 
 from . import names
-from .content import LIMITS, clean, json_text
+from .content import LIMITS, clean, clean_again, json_text
 from .messages import History, documents, input_messages, output_message, tool_definitions
 
 if TYPE_CHECKING:
@@ -126,11 +126,12 @@ def chat_ends(op: Operation, trail: Trail, content: Content) -> Attributes:
         return made
     if reply.usage.http_requests:
         made[names.CHAT_ATTEMPTS] = reply.usage.http_requests
-    for name, text in ((names.RESPONSE_ID, reply.id), (names.RESPONSE_MODEL, reply.model)):
-        if text:
-            made[name] = clean(text, 256)
+    if reply.id:
+        made[names.RESPONSE_ID] = clean(reply.id, 256)
+    if reply.model:
+        made[names.RESPONSE_MODEL] = clean_again(reply.model)
     if reply.finish_reason:
-        made[names.FINISH_REASONS] = [clean(reply.finish_reason, 256)]
+        made[names.FINISH_REASONS] = [clean_again(reply.finish_reason)]
     made |= _tokens(reply.usage)
     made[names.CHAT_ANSWER_SIZE] = len(reply.text)
     if reply.tool_calls:
@@ -159,7 +160,7 @@ def tool_begins(name: str, call: ToolExecution, content: Content) -> Attributes:
         names.TOOL_ARGUMENTS_SIZE: len(call.arguments),
     }
     if call.description:
-        made[names.TOOL_DESCRIPTION] = clean(call.description, LIMITS["preview"].text)
+        made[names.TOOL_DESCRIPTION] = clean_again(call.description, LIMITS["preview"].text)
     if content != "none":
         text, is_json = json_text(call.arguments, LIMITS[content].value)
         made[names.TOOL_ARGUMENTS] = made[names.INPUT] = text
@@ -186,7 +187,7 @@ def tool_ends(op: Operation, content: Content) -> Attributes:
 def retrieval_begins(call: RetrievalCall, content: Content) -> Attributes:
     """What is looked for, and where."""
     made: Attributes = {
-        names.DATA_SOURCE: clean(call.source, 256),
+        names.DATA_SOURCE: clean_again(call.source),
         names.TOP_K: call.top_k,
         names.QUERY_SIZE: len(call.query),
     }

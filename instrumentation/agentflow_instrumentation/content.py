@@ -10,6 +10,7 @@ import os
 import re
 from dataclasses import fields, is_dataclass
 from enum import Enum
+from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -42,11 +43,31 @@ _SECRETS = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
+_SIGNS = (
+    *(
+        "sk-",
+        "pk-",
+        "rk-",
+        "k_live_",
+        "k_test_",
+        "ghp_",
+        "gho_",
+        "ghu_",
+        "ghs_",
+        "ghr_",
+        "github_pat_",
+        "glpat-",
+        "hf_",
+    ),
+    *("xox", "akia", "aiza", "eyj", "bearer ", "basic "),
+)
+"""In every text that `_SECRETS` finds something in there is one of these."""
 _NAMED = re.compile(
-    r"""(\b[\w-]*(?:api[_-]?key|access[_-]?key|secret|password|passwd|authorization|(?:auth|access|refresh)[_-]?token)
+    r"""((?:api[_-]?key|access[_-]?key|secret|password|passwd|authorization|(?:auth|access|refresh)[_-]?token)
         ["']?\s*[:=]\s*["']?)(?!bearer\s|basic\s)[^\s"',;&}]{4,}""",
     re.VERBOSE | re.IGNORECASE,
 )
+_NAMED_SIGNS = ("key", "secret", "password", "passwd", "authorization", "token")
 _NAMES = re.compile(
     r"api[_-]?key|access[_-]?key|secret|password|passwd|authorization|(auth|access|refresh)[_-]?token", re.IGNORECASE
 )
@@ -80,14 +101,29 @@ LIMITS: dict[Content, Limits] = {
 
 def clean(text: str, limit: int) -> str:
     """The text without secrets, in valid UTF-8, cut to `limit` bytes with a mark that says so."""
-    shorter = text[: limit + _LOOKAHEAD]
-    shorter = _NAMED.sub(rf"\g<1>{HIDDEN}", _SECRETS.sub(HIDDEN, shorter))
+    shorter = _masked(text[: limit + _LOOKAHEAD])
     if len(text) <= limit and shorter.isascii() and len(shorter) <= limit:
         return shorter
     data = shorter.encode("utf-8", "replace")
     if len(data) <= limit and len(text) <= limit + _LOOKAHEAD:
         return data.decode()
     return data[: max(0, limit - len(CUT.encode()))].decode("utf-8", "ignore") + CUT
+
+
+def _masked(text: str) -> str:
+    """The text without secrets. Most have none, and to look for words is a hundred times faster."""
+    folded = text.casefold()
+    if any(sign in folded for sign in _SIGNS):
+        text = _SECRETS.sub(HIDDEN, text)
+    if any(sign in folded for sign in _NAMED_SIGNS):
+        text = _NAMED.sub(rf"\g<1>{HIDDEN}", text)
+    return text
+
+
+@lru_cache(maxsize=256)
+def clean_again(text: str, limit: int = 256) -> str:
+    """As `clean`, for what comes again and again: names of models and sources, reasons, descriptions of tools."""
+    return clean(text, limit)
 
 
 def dumps(value: object) -> str:

@@ -59,6 +59,8 @@ EXCEPTION_STACK: Final = "exception.stacktrace"
 
 # OpenInference
 SPAN_KIND: Final = "openinference.span.kind"
+PROJECT: Final = "openinference.project.name"
+"""On the resource: the project in Phoenix."""
 INPUT: Final = "input.value"
 INPUT_TYPE: Final = "input.mime_type"
 OUTPUT: Final = "output.value"

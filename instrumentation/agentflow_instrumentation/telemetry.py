@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import os
 import socket
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 from weakref import WeakKeyDictionary, WeakSet
 
-from . import discovery
+from . import discovery, names
 from .content import Content
 from .exporters import make_outlet, service_name
 from .outlet import Hub
@@ -102,7 +103,8 @@ def setup(  # noqa: PLR0913 because an application says all of it in one place
       for "otlp" what the `OTEL_EXPORTER_OTLP_*` variables say. Over http, `/v1/traces` is added where no path is given.
     - `protocol`: "http/protobuf" or "grpc"; by default what `OTEL_EXPORTER_OTLP_PROTOCOL` says, else http.
     - `headers`: sent with every request.
-    - `service_name`: by default `OTEL_SERVICE_NAME`, else the name of the program.
+    - `service_name`: by default `OTEL_SERVICE_NAME`, else the name of the program. In Phoenix it is the project, too,
+      unless `PHOENIX_PROJECT_NAME` names another.
     - `content`: what of prompts, answers, arguments and events goes out. "none": sizes and counts; "preview": 1 kB a
       text; "full": 8 kB a text, 64 kB an attribute. By default what
       `OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT` says, else "none". Recognised secrets never go out.
@@ -153,10 +155,14 @@ def _provider(name: str | None) -> Any:
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 because as above
 
     named = service_name(name)
-    # without the name of the host Jaeger takes an event that outlives its step for a sign of clocks that differ
-    host = Resource({"host.name": socket.gethostname()})
-    resource = host.merge(Resource.create({} if named is None else {"service.name": named}))
-    made = TracerProvider(resource=resource, shutdown_on_exit=False)
+    given = Resource.create({} if named is None else {"service.name": named})
+    otherwise = {
+        # without it Jaeger takes an event that outlives its step for a sign of clocks that differ
+        "host.name": socket.gethostname(),
+        # else Phoenix puts the traces of all services into one project
+        names.PROJECT: os.environ.get("PHOENIX_PROJECT_NAME") or str(given.attributes["service.name"]),
+    }
+    made = TracerProvider(resource=Resource(otherwise).merge(given), shutdown_on_exit=False)
     _ours.add(made)
     trace.set_tracer_provider(made)
     return made

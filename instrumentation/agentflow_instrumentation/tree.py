@@ -59,7 +59,7 @@ class Row:
 
 def _problem(span: ReadableSpan, given: Mapping[str, Any], outcome: str, retries: list[str]) -> str:
     if outcome == "retried" and retries:
-        return f"retried: {retries[-1]}"
+        return f"retried {retries[-1]}"
     if span.status.status_code.name == "ERROR" or outcome in {"error", "timeout"}:
         why = span.status.description or str(given.get(names.ERROR_TYPE, ""))
         return f"{'timeout' if outcome == 'timeout' else 'error'}: {' '.join(why.split())}".rstrip(": ")
@@ -72,8 +72,8 @@ def _retry(facts: Mapping[str, Any]) -> str:
     why = str(facts.get(names.EXCEPTION_MESSAGE) or "")
     kind = str(facts.get(names.ERROR_TYPE, "error")).rpartition(".")[2]
     status = f" ({facts[names.HTTP_STATUS]})" if names.HTTP_STATUS in facts else ""
-    again = f"; again after {duration(float(facts.get(names.RETRY_WAIT, 0.0)) * 1e9)}"
-    return f"{kind}{status}{f': {_one_line(why)}' if why else ''}{again}"
+    wait = duration(float(facts.get(names.RETRY_WAIT, 0.0)) * 1e9)
+    return f"after {wait}: {kind}{status}{f': {_one_line(why)}' if why else ''}"
 
 
 def _details(span: ReadableSpan, given: Mapping[str, Any]) -> Iterable[str]:
@@ -189,8 +189,11 @@ class Tree:
 
     def _add(self, row: Row, before: str, below: str) -> None:
         took = duration(row.end - row.start)
-        self._lines.append((f"{before}{row.label}", took, "  ".join(row.details), row.problem, row.outcome))
         children = self._children.get(row.id, ())
+        problem = row.problem
+        if any(child.problem == problem for child in children):  # it is told in full where it came up
+            problem = ": ".join(problem.split(": ")[:2])
+        self._lines.append((f"{before}{row.label}", took, "  ".join(row.details), problem, row.outcome))
         bar = self._bar if children else "   "
         for number, note in enumerate(row.notes, 1):
             self._lines.append((f"{below}{bar}retry {number}", "", "", note, "retried"))
