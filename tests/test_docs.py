@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
     *(path for name in ("README", "ARCHITECTURE", "CONTRIBUTING") if (path := ROOT / f"{name}.md").exists()),
     *sorted(ROOT.glob("docs/**/*.md")),
+    *(ROOT / folder / "README.md" for folder in ("agents", "instrumentation", "llm")),
 ]
 FENCE = re.compile(r"(?P<indent>\s*)(?P<ticks>`{3,})(?P<info>.*)")
 
