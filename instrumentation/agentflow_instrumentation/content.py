@@ -251,8 +251,9 @@ def _key(key: object) -> str:
 def _fields(value: object) -> dict[str, object] | None:
     """The fields of a pydantic model or a dataclass that may be shown, else None."""
     cls: Any = type(value)
-    declared: Any = getattr(cls, "__pydantic_fields__", None)
-    if isinstance(declared, dict):
+    is_model = hasattr(cls, "__pydantic_core_schema__")
+    declared: Any = getattr(cls, "__pydantic_fields__", None) or getattr(cls, "model_fields", {})  # before 2.10
+    if is_model and isinstance(declared, dict):
         infos = cast("dict[str, Any]", declared)
         hidden = {name for name, info in infos.items() if info.exclude or info.repr is False}
         extra: dict[str, object] = getattr(value, "__pydantic_extra__", None) or {}
