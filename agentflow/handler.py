@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -42,7 +43,7 @@ class Handler(Generic[ResultT]):
         return f"<Handler of {self._run!r}>"
 
     def __del__(self) -> None:
-        if not self._heard:
+        if not self._heard and not sys.is_finalizing():  # then nothing can be imported to say it with
             if self._run.status == ENDED:
                 self._run.warn_unheard()
             else:

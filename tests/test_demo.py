@@ -196,4 +196,61 @@ def test_an_unknown_place_to_export_to_is_refused_with_the_choices(folder: Path)
     done = run("Why?", "--docs", folder, "--export", "phenix")
     assert done.returncode == 2
     assert "'phenix'" in done.stderr
-    assert "phoenix, jaeger" in done.stderr
+    assert "'phoenix', 'jaeger'" in done.stderr
+
+
+@pytest.mark.parametrize("address", ["http://", "http://[::1", "ftp://there"])
+def test_what_is_no_address_is_refused(address: str) -> None:
+    done = run("Why?", "--export", address)
+    assert done.returncode == 2
+    assert address in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_setting_of_the_exporter_is_one_line() -> None:
+    done = run("Why?", "--export", "http://127.0.0.1:1", OTEL_EXPORTER_OTLP_PROTOCOL="http/json")
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "http/json" in done.stderr
+
+
+def test_a_trace_that_is_switched_off_was_not_sent(folder: Path) -> None:
+    done = run(
+        "How long does a cat sleep?", "--docs", folder, "--export", "http://127.0.0.1:1", AGENTFLOW_TELEMETRY="off"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "AGENTFLOW_TELEMETRY" in done.stdout.split(TRACE)[1]
+    assert "was sent" not in done.stdout
+
+
+def test_the_model_is_named_also_where_the_folder_is_wrong(tmp_path: Path) -> None:
+    done = run("Why?", "--docs", tmp_path)
+    assert "OPENAI_API_KEY" in done.stdout.split(TRACE)[0]
+
+
+def test_an_agent_that_stops_at_its_limit_says_so(folder: Path) -> None:
+    with LoopbackServer(lambda _: called("search_documents", '{"query": "cat"}')) as server:
+        done = run("Why?", "--docs", folder, OPENAI_BASE_URL=server.base_url, AGENTFLOW_MODEL="tiny")
+    assert done.returncode == 0, done.stderr
+    assert "max_turns" in done.stdout.split(TRACE)[0]
+
+
+def test_a_terminal_that_knows_ascii_only_is_no_problem(folder: Path) -> None:
+    done = run(
+        "How long does a c\N{LATIN SMALL LETTER A WITH DIAERESIS}t sleep?", "--docs", folder, PYTHONIOENCODING="ascii"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "`- step" in done.stdout
+    assert done.stdout.isascii()
+
+
+def test_what_would_steer_the_terminal_is_spelled_out(folder: Path) -> None:
+    done = run("a cat\x1b[31m sleeps", "--docs", folder)
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout.split(TRACE)[0]
+    assert "Question: a cat\\x1b[31m sleeps" in done.stdout
+
+
+def test_a_question_needs_no_quotes(folder: Path) -> None:
+    done = run("How", "long", "does", "a", "cat", "sleep", "--docs", folder)
+    assert "Question: How long does a cat sleep\n" in done.stdout

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import subprocess
+import sys
 import threading
 from contextvars import ContextVar
 from typing import Any
@@ -169,6 +171,27 @@ async def test_a_failure_whose_handler_is_gone_before_is_logged_once(caplog: pyt
     await turn()
     gc.collect()
     assert [logged.message for logged in caplog.records] == ["a run failed and nobody awaited it"]
+
+
+def test_a_handler_that_the_interpreter_takes_down_makes_no_noise() -> None:
+    program = """
+import asyncio, builtins
+from agentflow import StartEvent, StopEvent, Workflow, step
+
+class Fails(Workflow):
+    @step
+    async def fail(self, ev: StartEvent) -> StopEvent:
+        raise ValueError
+
+async def main():
+    builtins.handler = Fails().run()  # outlives what the warning would need
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 async def test_a_failure_that_was_asked_for_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
