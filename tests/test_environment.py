@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 import pytest
 
 from agentflow_llm import (
     ChatMessage,
+    LLMAuthenticationError,
     LLMConnectionError,
     LLMError,
     LLMNotFoundError,
+    LLMResponseError,
+    LLMTimeoutError,
     OfflineModel,
     OpenAIChat,
     default_model,
 )
-from agentflow_llm.server import LoopbackServer
+from agentflow_llm.server import Answer, LoopbackServer, Request
 
 
 def closed_port() -> str:
@@ -147,3 +151,80 @@ async def test_who_names_both_is_not_looked_up(server: LoopbackServer, monkeypat
     monkeypatch.setenv("AGENTFLOW_MODEL", "mine")
     assert (await default_model()).model.model == "mine"
     assert server.requests == []
+
+
+async def test_key_that_cannot_be_sent_is_said_to_be_so(
+    server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-a\nb")
+    with pytest.raises(LLMAuthenticationError, match=r"The key for .* cannot be sent"):
+        await default_model()
+    assert server.requests == []
+
+
+class Pages(LoopbackServer):
+    """Answers everything with a page."""
+
+    def answer(self, request: Request) -> Answer:
+        self.requests.append(request)
+        return Answer("<html>Welcome</html>")
+
+
+async def test_page_in_place_of_a_list_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Pages() as pages:
+        monkeypatch.setenv("OPENAI_BASE_URL", pages.base_url)
+        with pytest.raises(LLMResponseError, match=r"it is no JSON: '<html>Welcome</html>'.*OPENAI_BASE_URL"):
+            await default_model()
+
+
+async def test_address_that_is_none_is_called_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "127.0.0.1:1/v1")
+    for model in ("", "m"):
+        monkeypatch.setenv("AGENTFLOW_MODEL", model)
+        with pytest.raises(LLMError, match=r"Write OPENAI_BASE_URL='http://127.0.0.1:1/v1'"):
+            await default_model()
+
+
+async def test_address_without_v1_is_answered_with_the_one_that_was_meant(
+    server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", server.base_url.removesuffix("/v1"))
+    with pytest.raises(LLMNotFoundError) as caught:
+        await default_model()
+    assert f"set OPENAI_BASE_URL={server.base_url}. " in str(caught.value)
+    assert "the list of models'" not in str(caught.value)
+    assert caught.value.status == 404
+
+
+async def test_server_that_hangs_is_told_from_one_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentflow_llm.environment._PATIENCE", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}/v1")
+        with pytest.raises(LLMTimeoutError, match=r"did not answer in 0.05 s"):
+            await default_model()
+
+
+async def test_who_chose_offline_is_told_to_unset_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENTFLOW_MODEL", "offline")
+    assert "To choose another, unset AGENTFLOW_MODEL" in (await default_model()).reason
+
+
+@pytest.mark.parametrize(
+    ("said", "address"),
+    [
+        ("http://[::1]:11434", "[::1]:11434"),
+        ("[::1]:9", "[::1]:9"),
+        ("[::1]", "[::1]:11434"),
+        ("::1", "[::1]:11434"),
+        ("[::]:9", "[::1]:9"),
+        (":9", "127.0.0.1:9"),
+        ("http://localhost:9/", "localhost:9"),
+    ],
+)
+async def test_ollama_is_looked_for_where_its_host_says(
+    said: str, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentflow_llm.environment._OLLAMA_PATIENCE", 0.01)
+    monkeypatch.setenv("OLLAMA_HOST", said)
+    assert f"at {address}." in (await default_model()).reason

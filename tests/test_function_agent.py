@@ -464,3 +464,28 @@ def test_importing_agents_brings_no_client_and_no_parser() -> None:
     code = "import sys, agentflow_agents; print(*{'openai', 'griffe', 'structlog', 'tenacity'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"memory": ChatMemory}, r"it is a class, and no memory. Write memory=ChatMemory\(\)"),
+        ({"memory": []}, r"it is no memory. Write memory=ChatMemory\(\)"),
+        ({"llm": OfflineModel}, r"it is a class, and no model. Write llm=OfflineModel\(\.\.\.\)"),
+        ({"llm": "gpt-9"}, r"it is no model. Write llm=OpenAIChat\('gpt-9'\)"),
+        ({"llm": 3}, r"it is no model. Write llm=OpenAIChat\('gpt-4o-mini'\)"),
+        ({"system_prompt": 3}, r"system_prompt=3\): it is a text"),
+    ],
+)
+def test_option_that_cannot_be_is_answered_with_the_line_to_write(options: dict[str, Any], line: str) -> None:
+    with pytest.raises(AgentConfigurationError, match=line):
+        FunctionAgent(**options)
+
+
+@pytest.mark.parametrize("nothing", [None, ""])
+async def test_without_a_system_prompt_there_is_no_message_of_the_system(nothing: str | None) -> None:
+    with ScriptedModel(["Hi"]) as model:
+        agent = FunctionAgent(llm=model, system_prompt=nothing)
+        await agent.run("Hello")
+    assert [message.role for message in model.calls[0].messages] == ["user"]
+    assert agent.prompts()["system"] == ""

@@ -191,3 +191,19 @@ async def test_single_stop_may_be_a_string() -> None:
     model = Flaky()
     await model.chat(HELLO, stop="END")
     assert model.asked[0].parameters == {"stop": ["END"]}
+
+
+async def test_what_a_model_prepares_is_no_part_of_the_call() -> None:
+    begun: list[int] = []
+
+    class Loading(Flaky):
+        async def prepare(self) -> None:
+            begun.append(len(seen.find(Kind.CHAT)))
+
+        async def answer(self, call: ChatCall) -> Reply:
+            begun.append(len(seen.find(Kind.CHAT)))
+            return await super().answer(call)
+
+    with record() as seen:
+        await Loading().chat(HELLO)
+    assert begun == [0, 1]

@@ -132,3 +132,17 @@ def test_runs_from_the_command_line() -> None:
         connection.close()
         program.terminate()
     assert "no language model" in body["choices"][0]["message"]["content"]
+
+
+def test_port_that_cannot_be_had_is_one_line() -> None:
+    with LoopbackServer() as server:
+        taken = server.base_url.split(":")[2].partition("/")[0]
+        for port, reason in ((taken, "Address already in use"), ("99999", "port must be 0-65535")):
+            command = [sys.executable, "-m", "agentflow_llm.server", "--port", port]
+            said = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert said.returncode == 1
+            assert said.stdout == ""
+            [line] = said.stderr.splitlines()
+            assert line.startswith(f"Cannot serve at 127.0.0.1:{port}: ")
+            assert reason in line
+            assert "--port" in line

@@ -184,19 +184,27 @@ async def test_choice_of_a_tool_is_obeyed(choice: str, called: list[str]) -> Non
     assert [name for name, _ in found] == called
 
 
-async def test_same_question_again_repeats_no_call() -> None:
-    question = ChatMessage(role="user", content="Why do cats sleep?")
-    call = ToolCallPart(id="1", name="search_documents", arguments='{"query": "Why do cats sleep?"}')
-    result = ToolResultPart(call_id="1", name="search_documents", content=json.dumps(PASSAGES))
-    messages = [
-        question,
-        ChatMessage(role="assistant", content=[call]),
-        ChatMessage(role="tool", content=[result]),
-        ChatMessage(role="assistant", content="Cats sleep."),
-        question,
-    ]
-    reply = await OfflineModel().chat(messages, tools=[SEARCH])
-    assert reply.text.startswith("Cats sleep. [c.md:3]")
+async def test_only_results_of_the_question_itself_count() -> None:
+    add = tool("add", "Add two numbers.", a="integer", b="integer")
+
+    def turn(number: int, a: int, b: int) -> list[ChatMessage]:
+        call = ToolCallPart(id=f"call_{number}", name="add", arguments=json.dumps({"a": a, "b": b}))
+        return [
+            ChatMessage(role="user", content=f"add {a} and {b}"),
+            ChatMessage(role="assistant", content=[call]),
+            ChatMessage(role="tool", content=[ToolResultPart(call_id=call.id, name="add", content=str(a + b))]),
+            ChatMessage(role="assistant", content="It is so."),
+        ]
+
+    messages = [*turn(1, 1, 2), *turn(2, 3, 4), ChatMessage(role="user", content="add 3 and 4 again")]
+    reply = await OfflineModel().chat(messages, tools=[add])
+    [call] = reply.tool_calls
+    assert (call.id, json.loads(call.arguments)) == ("call_3", {"a": 3, "b": 4})
+    result = ChatMessage(role="tool", content=[ToolResultPart(call_id="call_3", name="add", content="7")])
+    reply = await OfflineModel().chat([*messages, reply.message, result], tools=[add])
+    assert reply.text.startswith("add(a=3, b=4): 7\n\n")
+    reply = await OfflineModel().chat(messages, tools=[])
+    assert reply.text.startswith("I cannot answer this.")
 
 
 NAMES = st.sampled_from(["query", "source", "city", "id", "limit", "text", "score"])

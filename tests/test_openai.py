@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -273,3 +275,74 @@ def test_password_in_an_address_is_not_shown() -> None:
     assert (
         repr(OpenAIChat("m", base_url="http://me:secret@host/v1?key=x")) == "OpenAIChat('m', base_url='http://host/v1')"
     )
+
+
+@pytest.mark.parametrize("key", ["sk-\xe9", "sk-a\nb", "sk-a b", "sk-\udcff"])
+async def test_key_that_cannot_be_sent_is_refused_without_being_shown(
+    key: str, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "from-environment")
+    with pytest.raises(LLMAuthenticationError, match="cannot be sent: its character") as caught:
+        await OpenAIChat("m", base_url=server.base_url, api_key=key).chat(HELLO)
+    assert key not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    async with openai.AsyncOpenAI(api_key=key, base_url=server.base_url) as client:
+        with pytest.raises(LLMAuthenticationError, match="cannot be sent"):
+            await OpenAIChat("m", client=client).chat(HELLO)
+    assert server.requests == []
+
+
+async def test_newline_behind_a_key_is_no_part_of_it(server: LoopbackServer) -> None:
+    async with OpenAIChat("m", base_url=server.base_url, api_key="mine\n") as model:
+        await model.chat(HELLO)
+    assert server.requests[0].headers["authorization"] == "Bearer mine"
+
+
+async def test_request_that_cannot_be_sent_is_an_error_of_ours(server: LoopbackServer) -> None:
+    async with OpenAIChat("m", base_url=server.base_url) as model:
+        with pytest.raises(LLMRefusedError, match="cannot be sent: TypeError"):
+            await model.chat(HELLO, extra={"x": object()})
+        with pytest.raises(LLMRefusedError, match="cannot be sent: UnicodeEncodeError"):
+            await model.chat(HELLO, extra={"x": "\udcff"})
+
+
+async def test_question_with_half_of_a_surrogate_pair_is_answered(server: LoopbackServer) -> None:
+    async with OpenAIChat("m", base_url=server.base_url) as model:
+        await model.chat([ChatMessage(role="user", content="name \udcff.txt")])
+    assert server.requests[0].json["messages"][0]["content"] == "name \ufffd.txt"
+
+
+@pytest.mark.parametrize("address", ["http://[::1", "http://h:99999", "http://h:x", "http://h:0", "http://a b/v1"])
+def test_address_that_cannot_be_taken_apart_is_refused(address: str) -> None:
+    with pytest.raises(LLMError, match=r"base_url=.* is no address. Write base_url='http://127"):
+        OpenAIChat("m", base_url=address)
+
+
+def test_address_from_the_environment_is_refused_by_its_name_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "127.0.0.1:1/v1")
+    with pytest.raises(LLMError, match=r"Write OPENAI_BASE_URL='http://127.0.0.1:1/v1'"):
+        OpenAIChat("m")
+
+
+def test_client_is_imported_before_the_call_is_measured() -> None:
+    code = (
+        "import asyncio, sys\n"
+        "from agentflow.observe import Kind\n"
+        "from agentflow.testing import record\n"
+        "from agentflow_llm import OpenAIChat\n"
+        "class Model(OpenAIChat):\n"
+        "    async def prepare(self):\n"
+        "        begun.append(('openai' in sys.modules, len(seen.find(Kind.CHAT))))\n"
+        "        await super().prepare()\n"
+        "    async def answer(self, call):\n"
+        "        begun.append(('openai' in sys.modules, len(seen.find(Kind.CHAT))))\n"
+        "        raise KeyError\n"
+        "begun = []\n"
+        "with record() as seen:\n"
+        "    try:\n"
+        "        asyncio.run(Model('m').chat([]))\n"
+        "    except KeyError:\n"
+        "        print(begun)\n"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[(False, 0), (True, 1)]"

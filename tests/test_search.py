@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -130,7 +131,8 @@ def test_hidden_and_installed_things_are_left_out(folder: Path) -> None:
 
 
 def test_what_cannot_be_read_is_skipped_and_reported(folder: Path, tmp_path: Path) -> None:
-    (folder / "latin.txt").write_bytes("Stra\xdfe".encode("latin-1"))
+    (folder / "control.txt").write_bytes(b"\x89\x01\x02")
+    (folder / "half.txt").write_bytes(b"\xff\xfea")
     (folder / "binary.md").write_bytes(b"a\0b")
     (folder / "large.txt").write_text("x" * 2_000_001)
     (folder / "dangling.md").symlink_to(folder / "nowhere")
@@ -141,9 +143,10 @@ def test_what_cannot_be_read_is_skipped_and_reported(folder: Path, tmp_path: Pat
     index = DocumentIndex(folder)
     assert index.skipped == {
         "binary.md": "no text",
+        "control.txt": "no text",
         "dangling.md": "No such file or directory",
+        "half.txt": "no text",
         "large.txt": "larger than 2,000,000 bytes",
-        "latin.txt": "no UTF-8 text",
         "outside.md": "a link out of the folder",
         "pipe.md": "no plain file",
     }
@@ -236,3 +239,55 @@ async def test_search_of_an_agent_is_inside_the_tools_operation(index: DocumentI
 async def test_index_can_be_made_in_a_thread(folder: Path) -> None:
     made = await asyncio.to_thread(DocumentIndex, folder)
     assert made.search("water")
+
+
+def test_name_that_is_no_utf_8_is_skipped_and_the_others_are_searched(folder: Path) -> None:
+    for name in (b"bad\xff.md", b"inner\xff/good.md"):
+        path = Path(os.fsdecode(os.fsencode(folder) + b"/" + name))
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("water")
+    index = DocumentIndex(folder)
+    reason = "its name is no UTF-8"
+    assert index.skipped == {r"bad\xff.md": reason, r"inner\xff/good.md": reason}
+    assert index.search("water")[0].id == "README.md:3"
+    with pytest.raises(ToolError, match="no document"):
+        index.read(os.fsdecode(b"bad\xff.md"))
+
+
+def test_folder_whose_own_name_is_no_utf_8_is_searched(folder: Path) -> None:
+    odd = folder.rename(Path(os.fsdecode(os.fsencode(folder) + b"\xff")))
+    index = DocumentIndex(odd)
+    assert index.name == r"docs\xff"
+    assert index.search("bowline")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "cp1252", "latin-1"])
+def test_text_is_read_in_the_encoding_that_it_has(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_bytes("# Wege\r\n\r\nDie Stra\xdfe f\xfchrt heim.\r\n".encode(encoding))
+    [found] = DocumentIndex(tmp_path).search("Stra\xdfe")
+    assert (found.id, found.text) == ("a.md:3", "Die Stra\xdfe f\xfchrt heim.")
+
+
+@pytest.mark.parametrize("mark", ["le", "be"])
+def test_byte_order_mark_tells_the_encoding(mark: str, tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_bytes("\ufeffWater".encode(f"utf-16-{mark}"))
+    (tmp_path / "b.md").write_bytes("\ufeffWater".encode(f"utf-32-{mark}"))
+    assert [found.text for found in DocumentIndex(tmp_path).search("water")] == ["Water", "Water"]
+
+
+@pytest.mark.parametrize("top_k", [2.5, 0, -1, True, "3"])
+def test_number_of_passages_that_is_none_is_refused(top_k: Any, folder: Path) -> None:
+    with pytest.raises(DocumentsError, match=r"top_k=.*: it is a whole number of 1 or more"):
+        DocumentIndex(folder).search("water", top_k)
+
+
+def test_number_of_passages_may_be_as_large_as_it_likes(folder: Path) -> None:
+    assert [found.id for found in DocumentIndex(folder).search("bowline", 10**30)] == ["guide/knots.rst:4"]
+
+
+def test_log_line_names_what_was_left_out_and_why(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in "abcde":
+        (folder / f"{name}.md").write_bytes(b"\0")
+    DocumentIndex(folder)
+    [line] = caplog.messages
+    assert line == "left out of the search index of 'docs': a.md (no text); b.md (no text); c.md (no text); and 2 more"

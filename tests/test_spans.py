@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -954,3 +955,101 @@ def test_the_content_level_comes_from_the_standard_variable_unless_code_says(
     provider = TracerProvider(shutdown_on_exit=False)
     assert SpanObserver(provider).content == level
     assert SpanObserver(provider, content="preview").content == "preview"
+
+
+class Sleeps(Workflow):
+    @step
+    async def one(self, ev: StartEvent) -> StopEvent:
+        await asyncio.sleep(30)
+        return StopEvent()
+
+
+class Above(Workflow):
+    @step
+    async def outer(self, ev: StartEvent) -> StopEvent:
+        await Sleeps().run()
+        return StopEvent()
+
+
+def test_where_the_loop_is_closed_runs_end_as_was_decided() -> None:
+    """So it is after Ctrl-C: the tasks of the run are cancelled, and it gets no turn to wind up."""
+    seen = Seen()
+
+    async def main() -> list[object]:
+        handler = Above().run()
+        await turn()
+        return [handler]
+
+    held = asyncio.run(main())
+    seen.observer.close()
+    assert held
+    assert seen.tree() == [
+        "invoke_workflow Above cancelled",
+        "  step outer cancelled",
+        "    invoke_workflow Sleeps cancelled",
+        "      step one cancelled",
+    ]
+    ended = {span.name: span.end_time or 0 for span in seen.spans}
+    assert ended["invoke_workflow Sleeps"] <= ended["invoke_workflow Above"]
+
+
+def test_where_the_loop_is_closed_a_run_that_had_failed_says_so() -> None:
+    seen = Seen(content="full")
+
+    class Both(Workflow):
+        @step
+        async def split(self, ctx: Context, ev: StartEvent) -> A | B:  # type: ignore[return]  # it sends what it declares
+            ctx.send_event(A())
+            ctx.send_event(B())
+
+        @step
+        async def stays(self, ev: A) -> StopEvent:
+            try:
+                await asyncio.sleep(30)
+            finally:
+                await asyncio.sleep(30)
+            return StopEvent()
+
+        @step
+        async def fails(self, ev: B) -> StopEvent:
+            await asyncio.sleep(0)
+            msg = "the shelf is empty"
+            raise ValueError(msg)
+
+    async def main() -> list[object]:
+        handler = Both().run()
+        await turn()
+        return [handler]
+
+    held = asyncio.run(main())
+    seen.observer.close()
+    assert held
+    run = seen.one("invoke_workflow Both")
+    assert facts(run)["agentflow.outcome"] == "error"
+    assert (run.status.status_code, run.status.description) == (StatusCode.ERROR, "ValueError: the shelf is empty")
+
+
+async def test_a_call_that_outlives_the_run_in_a_thread_ends_with_it_as_cancelled(seen: Seen) -> None:
+    begun, go_on, over = asyncio.Event(), threading.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def search() -> None:
+        with operation(Kind.TOOL, "search"):
+            loop.call_soon_threadsafe(begun.set)
+            go_on.wait(10)
+        over.set()
+
+    class Uses(Workflow):
+        @step
+        async def one(self, ev: StartEvent) -> StopEvent:
+            await asyncio.to_thread(search)
+            return StopEvent()
+
+    handler = Uses().run()
+    await begun.wait()
+    await handler.cancel_run()
+    ended = ["invoke_workflow Uses cancelled", "  step one cancelled", "    execute_tool search cancelled"]
+    assert seen.tree() == ended
+    go_on.set()
+    await asyncio.to_thread(over.wait, 10)
+    assert seen.tree() == ended

@@ -434,3 +434,38 @@ def test_an_error_is_told_in_full_where_it_came_up_and_by_name_above() -> None:
         "└─ step work  2.0 ms  error: KeyError",
         "   └─ execute_tool paint  1.0 ms  error: KeyError: 'colour'",
     ]
+
+
+def test_however_deep_the_labels_can_be_read() -> None:
+    printed = Printed()
+    span: Span | None = None
+    for depth in range(40):
+        span = printed.span(f"invoke_workflow Number{depth}", depth, 100 - depth, inside=span)
+    printed.span("step last", 50, 1, inside=span, agentflow__triggered_by=["StartEvent 00f1"])
+    for made, end in reversed(printed.ends):
+        made.end(end)
+    shown = printed.file.getvalue()
+    for depth in range(40):
+        assert f"invoke_workflow Number{depth} " in shown
+    assert "StartEvent" in shown
+
+
+def test_what_would_steer_the_terminal_is_escaped() -> None:
+    printed = Printed()
+    run = printed.span("invoke_workflow \x1b]0;title\x07", 0, 9, error="ValueError: \x1b[2Jgone\u202e")
+    printed.span("execute_tool x", 1, 1, inside=run, gen_ai__tool__call__arguments="\x1b[31m \x9b1m")
+    shown = "\n".join(printed.lines())
+    assert not [c for c in shown if c != "\n" and not c.isprintable()]
+    for escaped in (r"\x1b]0;title\x07", r"\x1b[2Jgone\u202e", r"\x1b[31m \x9b1m"):
+        assert escaped in shown
+
+
+def test_what_ends_later_than_its_trace_is_not_printed_as_another() -> None:
+    printed = Printed()
+    run = printed.span("invoke_workflow Chain", 0, 9)
+    late = printed.tracer.start_span("execute_tool search", set_span_in_context(run))
+    before = printed.lines()
+    late.end()
+    printed.exporter.shutdown()
+    assert before == ["invoke_workflow Chain      9.0 ms"]
+    assert printed.file.getvalue().count("trace ") == 1

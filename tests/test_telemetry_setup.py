@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -21,7 +25,7 @@ from opentelemetry.util._once import Once
 
 from agentflow import Event, StartEvent, StopEvent, Workflow, step
 from agentflow_instrumentation import FileExporter, Telemetry, discovery, setup
-from agentflow_instrumentation.exporters import make_outlet
+from agentflow_instrumentation.exporters import Protocol, make_outlet
 from agentflow_instrumentation.outlet import Outlet, shorten
 from agentflow_instrumentation.testing import OtlpReceiver
 
@@ -278,10 +282,82 @@ def test_a_mistake_is_said_with_what_would_be_right(arguments: dict[str, Any], m
     assert isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider), "nothing was set up"
 
 
-def test_what_is_no_exporter_is_refused() -> None:
-    wrong: Any = [object()]
-    with pytest.raises(TypeError, match="object is no exporter"):
-        setup(wrong)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"exporter": [object()]}, "object is no exporter.*otlp, phoenix"),
+        ({"exporter": object()}, "object is no exporter"),
+        ({"exporter": None}, "None is no exporter"),
+        ({"exporter": Gate}, r"setup\(Gate\): this is a class.*setup\(Gate\(\)\)"),
+        ({"headers": "a=b"}, 'a dict is needed, not a str.*headers={"name": "value"}'),
+        (
+            {"exporter": "console", "endpoint": "http://x"},
+            r"endpoint=.*otlp, phoenix, jaeger.*setup\(\"otlp\", endpoint",
+        ),
+        ({"exporter": "file", "path": "x", "headers": {"a": "b"}}, "headers=.*otlp, phoenix, jaeger"),
+        ({"path": "t.jsonl"}, r"path='t.jsonl'.*Write: setup\(\"file\", path='t.jsonl'\)"),
+    ],
+)
+def test_what_means_nothing_is_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        setup(**arguments)
+    assert isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider), "nothing was set up"
+
+
+async def test_a_cell_that_is_run_again_prints_each_trace_once(capsys: pytest.CaptureFixture[str]) -> None:
+    first, again = setup("console"), setup("console")
+    await Chain().run()
+    assert capsys.readouterr().err.count("invoke_workflow") == 1
+    again.shutdown()
+    await Chain().run()
+    assert capsys.readouterr().err.count("invoke_workflow") == 1, "the first one is used again"
+    first.shutdown()
+
+
+async def test_the_same_endpoint_is_sent_each_span_once(receiver: OtlpReceiver) -> None:
+    with setup("phoenix", endpoint=receiver.http_endpoint), setup("phoenix", endpoint=receiver.http_endpoint):
+        await Chain().run()
+    assert len(receiver.spans) == 5
+
+
+class Fails(Workflow):
+    @step
+    async def one(self, ev: StartEvent) -> StopEvent:
+        msg = "the shelf is empty"
+        raise ValueError(msg)
+
+
+async def test_on_the_terminal_alone_errors_say_why(capsys: pytest.CaptureFixture[str]) -> None:
+    with setup("console"), pytest.raises(ValueError, match="shelf"):
+        await Fails().run()
+    assert "the shelf is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", ["argument", "list", "later", "earlier", "environment", "host"])
+async def test_nothing_more_goes_out_than_was_asked_for_where_it_leaves_the_terminal(
+    more: str, receiver: OtlpReceiver, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handles: list[Telemetry] = []
+    if more == "earlier":
+        handles.append(setup(endpoint=receiver.http_endpoint))
+    if more == "environment":
+        monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "false")
+    if more == "host":
+        trace.set_tracer_provider(TracerProvider(shutdown_on_exit=False))
+    if more == "list":
+        handles.append(setup(["console", "otlp"], endpoint=receiver.http_endpoint))
+    else:
+        handles.append(setup("console", content="none" if more == "argument" else None))
+    if more == "later":
+        setup(endpoint=receiver.http_endpoint).shutdown()
+        handles.append(setup(endpoint=receiver.http_endpoint))
+        handles.pop().shutdown()
+    with pytest.raises(ValueError, match="shelf"):
+        await Fails().run()
+    for handle in handles:
+        handle.shutdown()
+    assert "error: ValueError" in (printed := capsys.readouterr().err)
+    assert "shelf" not in printed + str([span.description for span in receiver.spans])
 
 
 async def test_exporters_of_ones_own_and_several_of_them(tmp_path: Path) -> None:
@@ -370,9 +446,91 @@ async def test_an_exporter_that_hangs_is_left_after_the_time_that_is_given() -> 
     gate = Gate()
     telemetry = setup(gate)
     await Chain().run()
-    assert telemetry.flush(0.01) == ["the trace is not delivered to Gate yet: the exporter failed"]
+    assert telemetry.flush(0.01) == ["the trace is not delivered to Gate yet: no answer in time"]
     gate.answers.append(SpanExportResult.FAILURE)
-    assert telemetry.shutdown(0.01) == ["the trace could not be delivered to Gate: the exporter failed (5 spans lost)"]
+    assert telemetry.shutdown(0.01) == ["the trace could not be delivered to Gate: no answer in time (5 spans lost)"]
+
+
+async def test_an_exporter_that_is_slow_has_not_failed() -> None:
+    gate = Gate()
+    telemetry = setup(gate)
+    gate.open.set()
+    await Chain().run()
+    assert telemetry.flush() == []
+    gate.open.clear()
+    await Chain().run()
+    assert telemetry.flush(0.01) == ["the trace is not delivered to Gate yet: not in time"]
+    gate.answers.append(SpanExportResult.FAILURE)
+    assert telemetry.shutdown(0.01) == ["the trace could not be delivered to Gate: not in time (5 spans lost)"]
+
+
+async def test_a_receiver_that_never_answers_gave_no_answer_in_time() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        telemetry = setup(endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        await Chain().run()
+        (said,) = telemetry.shutdown(0.05)
+    for thread in threading.enumerate():
+        if thread.name == "agentflow-telemetry":
+            thread.join(10)
+    assert said.endswith("no answer in time (5 spans lost)")
+
+
+async def test_http_at_a_grpc_port_says_what_would_be_right(receiver: OtlpReceiver) -> None:
+    telemetry = setup(endpoint=receiver.grpc_endpoint)
+    await Chain().run()
+    telemetry.flush(0.2)
+    (said,) = telemetry.shutdown(0.1)
+    assert said.endswith("it looks like a gRPC port: use protocol='grpc' (5 spans lost)")
+
+
+async def test_grpc_at_an_http_port_says_what_would_be_right(receiver: OtlpReceiver) -> None:
+    telemetry = setup(endpoint=receiver.http_endpoint, protocol="grpc")
+    await Chain().run()
+    telemetry.flush(0.5)
+    (said,) = telemetry.shutdown(0.1)
+    assert said.endswith("it looks like an HTTP port: use protocol='http/protobuf' (5 spans lost)")
+
+
+async def test_a_password_in_the_address_is_not_printed(caplog: pytest.LogCaptureFixture) -> None:
+    protocols: tuple[Protocol, ...] = ("http/protobuf", "grpc")
+    for protocol in protocols:
+        endpoint = f"http://ann:s3cret@127.0.0.1:{closed_port()}"
+        with setup(endpoint=endpoint, protocol=protocol):
+            await Chain().run()
+    with pytest.raises(ValueError, match=r"\*\*\*@") as caught:
+        setup(endpoint="ftp://ann:s3cret@host")
+    assert "***@127.0.0.1" in caplog.text
+    assert "s3cret" not in caplog.text + str(caught.value)
+
+
+@pytest.mark.parametrize("leave", ["__exit__", "_leave"])
+async def test_what_nobody_reads_is_logged_once(leave: str, caplog: pytest.LogCaptureFixture) -> None:
+    port = closed_port()
+    telemetry = setup(endpoint=f"http://127.0.0.1:{port}")
+    await Chain().run()
+    for _ in range(2):
+        getattr(telemetry, leave)(*([None] * 3 if leave == "__exit__" else ()))  # at exit, the latter is called
+    place = f"http://127.0.0.1:{port}/v1/traces"
+    said = f"the trace could not be delivered to {place}: connection refused (5 spans lost)"
+    assert [r.message for r in caplog.records if r.name == "agentflow"] == [said]
+
+
+async def test_what_was_returned_is_not_logged_too(caplog: pytest.LogCaptureFixture) -> None:
+    with setup(endpoint=f"http://127.0.0.1:{closed_port()}") as telemetry:
+        await Chain().run()
+        assert len(telemetry.shutdown()) == 1
+    assert [r for r in caplog.records if r.name == "agentflow"] == []
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+async def test_a_refused_connection_is_not_waited_for_again(protocol: Any) -> None:
+    telemetry = setup(endpoint=f"http://127.0.0.1:{closed_port()}", protocol=protocol)
+    await Chain().run()
+    telemetry.flush(30)  # from here the exporter waits for its next attempt
+    begun = time.monotonic()
+    (said,) = telemetry.shutdown(30)
+    assert "connection refused (5 spans lost)" in said
+    assert time.monotonic() - begun < 0.5
 
 
 @pytest.mark.parametrize(
@@ -385,6 +543,24 @@ async def test_an_exporter_that_hangs_is_left_after_the_time_that_is_given() -> 
         ("certificate verify failed", "the TLS certificate is not accepted"),
         ("RESOURCE_EXHAUSTED: larger than max", "the batch is too large for the receiver"),
         ("x" * 500, "x" * 160 + "…"),
+        (
+            "Transient error Too Many Requests encountered while exporting spans batch, retrying in 1.00s.",
+            "too many requests",
+        ),
+        (
+            "Transient error Service Unavailable encountered while exporting spans batch, retrying in 1s.",
+            "Service Unavailable",
+        ),
+        ("Failed to export spans batch code: None, reason: Invalid URL 'x'", "Invalid URL 'x'"),
+        (
+            "Failed to export traces to ann:s3cret@host:4317, error code: StatusCode.INTERNAL, error details: oh",
+            "INTERNAL, error details: oh",
+        ),
+        (
+            "Transient error StatusCode.UNAVAILABLE encountered while exporting spans to h:1, retry. Error details: oh",
+            "UNAVAILABLE oh",
+        ),
+        ("no way to http://ann:s3/cr@et@host:1", "no way to http://***@host:1"),
     ],
 )
 def test_what_an_exporter_says_is_put_in_a_few_words(reason: str, told: str) -> None:
@@ -446,6 +622,58 @@ async def test_a_file_has_one_request_a_line_as_the_collector_reads_it(tmp_path:
     assert int(run["startTimeUnixNano"]) > 0
     assert {"key": "input.value", "value": {"stringValue": "Käse"}} in run["attributes"]
     assert {"key": "agentflow.step.attempt", "value": {"intValue": "1"}} in two["attributes"]
+
+
+def with_hex_ids(value: Any) -> Any:
+    """OTLP writes ids as hex, where protobuf's JSON has base64."""
+    if isinstance(value, dict):
+        ids = {"traceId", "spanId", "parentSpanId"}
+        return {k: base64.b64decode(v).hex() if k in ids else with_hex_ids(v) for k, v in value.items()}
+    return [with_hex_ids(item) for item in value] if isinstance(value, list) else value
+
+
+def test_a_file_says_what_is_sent(tmp_path: Path) -> None:
+    memory = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(memory))
+    far = trace.SpanContext(
+        7, 8, is_remote=True, trace_flags=trace.TraceFlags(1), trace_state=trace.TraceState([("a", "b")])
+    )
+    values: dict[str, Any] = {
+        "s": "ä",
+        "b": False,
+        "i": 0,
+        "f": 0.5,
+        "n": ["a", "b"],
+        "x": b"\x00",
+        "inf": float("inf"),
+    }
+    tracer = provider.get_tracer("shop", "1.0", schema_url="https://x/1", attributes={"k": 1})
+    around = trace.set_span_in_context(trace.NonRecordingSpan(far))
+    with tracer.start_as_current_span("a", around, links=[trace.Link(far, values)], attributes=values) as span:
+        span.add_event("e", values, 9)
+        with tracer.start_as_current_span("b", kind=trace.SpanKind.CLIENT) as inner:
+            inner.set_status(trace.StatusCode.ERROR, "no")
+        provider.get_tracer("other").start_span("c").end()
+    spans = memory.get_finished_spans()
+    writer = FileExporter(path := tmp_path / "t.jsonl")
+    writer.export(spans)
+    writer.shutdown()
+    to_dict: Any = import_module("google.protobuf.json_format").MessageToDict  # it has no types
+    expected = to_dict(encode_spans(spans), use_integers_for_enums=True)
+    assert json.loads(path.read_text(encoding="utf-8")) == with_hex_ids(expected)
+
+
+def test_a_file_loses_nothing_of_a_run_that_is_faster_than_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "20")
+    path = tmp_path / "traces.jsonl"
+    with setup("file", path=path) as telemetry:
+        tracer = trace.get_tracer("t")
+        for _ in range(1_000):
+            tracer.start_span("x").end()
+        assert telemetry.shutdown() == []
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert sum(len(line["resourceSpans"][0]["scopeSpans"][0]["spans"]) for line in lines) == 1_000
 
 
 def test_a_file_that_cannot_be_written_is_said_at_once(tmp_path: Path) -> None:

@@ -284,8 +284,8 @@ def test_parameter_that_no_json_can_be_is_refused_by_name() -> None:
     def call(back: Callable[[int], int]) -> int:
         return back(1)
 
-    assert "parameter 'lock' is a Desk, which no JSON can be" in refused(work)
-    assert "parameter 'back' is a Callable" in refused(call)
+    assert "parameter 'lock' has type Desk, which no JSON can be" in refused(work)
+    assert "parameter 'back' has type Callable" in refused(call)
 
 
 def test_unresolved_annotation_is_refused() -> None:

@@ -206,3 +206,47 @@ def test_any_call_has_one_result(name: str, arguments: str) -> None:
     assert (result.call_id, result.name) == ("c1", name)
     assert "Traceback" not in result.content
     assert len(result.content) < 1_000
+
+
+async def test_half_of_a_surrogate_pair_is_replaced() -> None:
+    assert await told(returning("name \udcff.txt")) == ("ok", "name \ufffd.txt")
+    assert await told(returning({"a\udcff": ["b\udcff", Item(title="c\udcff")]})) == (
+        "ok",
+        '{"a\ufffd":["b\ufffd",{"title":"c\ufffd"}]}',
+    )
+    assert await told(raising(ToolError("no \udcff"))) == ("error", "no \ufffd")
+    assert await told(raising(OSError("no \udcff"))) == ("error", "The tool failed: OSError: no \ufffd")
+    assert await told(returning("a pair: \ud83d\ude00")) == ("ok", "a pair: \U0001f600")
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda value: value, lambda value: {"inner": [value]}, lambda value: ["\udcff", value]]
+)
+async def test_value_that_json_has_not_is_told_with_its_type(wrap: Callable[[Any], Any]) -> None:
+    class Desk:
+        pass
+
+    outcome, text = await told(returning(wrap(Desk())))
+    assert outcome == "error"
+    assert "has type Desk, which JSON has not. Its code must return text, numbers" in text
+    assert "object at 0x" not in text
+
+
+async def test_coroutine_that_nobody_awaited_is_told_with_what_to_write() -> None:
+    async def look_up() -> str:
+        return "found"
+
+    outcome, text = await told(returning(look_up()))
+    assert outcome == "error"
+    assert "has type coroutine. Its code must return await " in text
+    assert "look_up(...)" in text
+
+
+async def test_awaitable_of_a_plain_function_is_awaited() -> None:
+    async def look_up() -> str:
+        return "found"
+
+    def work() -> Any:
+        return look_up()
+
+    assert await told(work) == ("ok", "found")

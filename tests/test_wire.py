@@ -244,3 +244,34 @@ def test_reply_that_is_served_is_read_as_the_same(content: Any) -> None:
     said = Reply(message=ChatMessage(role="assistant", content=content), finish_reason="stop", usage=usage)
     got = read_reply(render_reply(said, model="m"))
     assert (got.message.content, got.finish_reason, got.usage, got.model) == (content, "stop", usage, "m")
+
+
+def test_half_of_a_surrogate_pair_never_goes_over_the_wire() -> None:
+    messages = [
+        ChatMessage(role="user", content="a \udcff"),
+        ChatMessage(
+            role="assistant",
+            content=[TextPart(text="b \udcff"), ToolCallPart(id="1", name="n", arguments='{"a": "\udcff"}')],
+        ),
+        ChatMessage(role="tool", content=[ToolResultPart(call_id="1", name="n", content="c \udcff")]),
+    ]
+    call = ChatCall("p", "m", messages, [ToolDefinition(name="n", description="d \udcff")])
+    text = json.dumps(render_request(call), ensure_ascii=False)
+    text.encode()
+    assert text.count("\ufffd") == 5
+
+
+@given(st.text(st.characters(exclude_categories=[])))
+def test_text_goes_over_the_wire_as_it_is_where_it_can(text: str) -> None:
+    [rendered] = render_messages([ChatMessage(role="user", content=text)])
+    sent = rendered["content"].encode().decode()
+    if not any("\ud800" <= character <= "\udfff" for character in text):
+        assert sent == text
+
+
+def test_half_of_a_surrogate_pair_in_a_reply_is_replaced() -> None:
+    called = {"id": "1", "function": {"name": "n", "arguments": '"\udcff"'}}
+    for content in ("a \udcff", [{"type": "text", "text": "a \udcff"}]):
+        reply = read_reply({"choices": [{"message": {"content": content, "tool_calls": [called]}}]})
+        assert (reply.text, reply.tool_calls[0].arguments) == ("a \ufffd", '"\ufffd"')
+        assert Reply.model_validate_json(reply.model_dump_json()) == reply

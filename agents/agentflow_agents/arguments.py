@@ -94,9 +94,9 @@ def _compiled(
                 _compiled({name: field}, [parameter])
         kind = type_name(parameters[0].annotation)
         raise UndescribableError(
-            f"parameter {parameters[0].name!r} is a {kind}, which no JSON can be, so a model cannot send it. Take what "
-            f"JSON has (str, int, list, a pydantic model...), and let the function get its {kind} from elsewhere: a "
-            "closure, functools.partial, or the object whose method it is."
+            f"parameter {parameters[0].name!r} has type {kind}, which no JSON can be, so a model cannot send it. Take "
+            f"what JSON has (str, int, list, a pydantic model...), and let the function get its {kind} from elsewhere: "
+            "a closure, functools.partial, or the object whose method it is."
         ) from error
 
 

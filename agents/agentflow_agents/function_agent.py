@@ -57,7 +57,7 @@ class FunctionAgent(Workflow[AgentInput, AgentResult]):
     - `memory`: a conversation that goes on from run to run. It is given whole turns: a call together with its
       result, the question together with the first turn; what a cancelled or failed run left open never gets there.
       Without a memory runs know nothing of each other.
-    - `system_prompt`: what the model is told first; "" for nothing.
+    - `system_prompt`: what the model is told first; "" or None for nothing.
     - `name`: the agent's name in traces; the class's by default.
     - `max_turns`: how often the model is called in a run at most.
 
@@ -69,7 +69,7 @@ class FunctionAgent(Workflow[AgentInput, AgentResult]):
         tools: Iterable[object] = (),
         llm: ChatModel | None = None,
         memory: Memory | None = None,
-        system_prompt: str = SYSTEM_PROMPT,
+        system_prompt: str | None = SYSTEM_PROMPT,
         *,
         name: str | None = None,
         max_turns: int = 20,
@@ -78,7 +78,7 @@ class FunctionAgent(Workflow[AgentInput, AgentResult]):
         num_concurrent_runs: int | None = None,
         resources: Mapping[Callable[..., Any], Any] | None = None,
     ) -> None:
-        _check(type(self).__name__, llm, memory, max_turns)
+        _check(type(self).__name__, llm, memory, system_prompt, max_turns)
         given: dict[Callable[..., Any], Any] = {no_tools: Toolbox(tools), no_memory: memory}
         if llm is not None:
             given[choose_model] = llm
@@ -87,9 +87,9 @@ class FunctionAgent(Workflow[AgentInput, AgentResult]):
         super().__init__(timeout, verbose, num_concurrent_runs, {**given, **(resources or {})}, name)
         self.agent_name = self.name
         self.max_turns = max_turns
-        self.system_prompt = system_prompt
-        said = (TextPart(text=system_prompt),)
-        self._system = ChatMessage(role="system", content=said) if system_prompt else None
+        self.system_prompt = system_prompt or ""
+        said = (TextPart(text=self.system_prompt),)
+        self._system = ChatMessage(role="system", content=said) if self.system_prompt else None
 
     def prompts(self) -> dict[str, str]:
         """Every text of the agent's own that a model is sent."""
@@ -194,16 +194,30 @@ def _factories(graph: Graph) -> set[Hashable]:
     return {recipe.key for recipe in recipes}
 
 
-def _check(kind: str, llm: object, memory: object, max_turns: object) -> None:
-    if llm is not None and not isinstance(llm, ChatModel):
+def _check(kind: str, llm: object, memory: object, system_prompt: object, max_turns: object) -> None:
+    if llm is not None and (isinstance(llm, type) or not isinstance(llm, ChatModel)):
+        what = "a class, and no model" if isinstance(llm, type) else "no model"
+        line = f"{llm.__name__}(...)" if isinstance(llm, type) else f"OpenAIChat({_model_name(llm)!r})"
         raise AgentConfigurationError(
-            f"{kind}(llm={shown(llm)}): it is no model. Write llm=OpenAIChat({shown(llm)}), or leave it out for the "
-            "one that the environment names."
+            f"{kind}(llm={shown(llm)}): it is {what}. Write llm={line}, or leave it out for the one that the "
+            "environment names."
         )
-    if memory is not None and not isinstance(memory, Memory):
+    # a class has the methods that the protocol asks for
+    if memory is not None and (isinstance(memory, type) or not isinstance(memory, Memory)):
+        what = "a class, and no memory" if isinstance(memory, type) else "no memory"
+        line = f"{memory.__name__}()" if isinstance(memory, type) else "ChatMemory()"
         raise AgentConfigurationError(
-            f"{kind}(memory={shown(memory)}): it is no memory. Write memory=ChatMemory(), or leave it out for runs "
-            "that know nothing of each other."
+            f"{kind}(memory={shown(memory)}): it is {what}. Write memory={line}, or leave it out for runs that know "
+            "nothing of each other."
+        )
+    if system_prompt is not None and not isinstance(system_prompt, str):
+        raise AgentConfigurationError(
+            f'{kind}(system_prompt={shown(system_prompt)}): it is a text. Write system_prompt="...", or None for none.'
         )
     if isinstance(max_turns, bool) or not isinstance(max_turns, int) or max_turns < 1:
         raise AgentConfigurationError(f"{kind}(max_turns={shown(max_turns)}): it is a whole number of 1 or more.")
+
+
+def _model_name(given: object) -> str:
+    """The name of a model that was meant: a text that was given in place of a model is taken for one."""
+    return given if isinstance(given, str) and given else "gpt-4o-mini"

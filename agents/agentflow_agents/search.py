@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import sqlite3
@@ -13,8 +14,10 @@ from weakref import finalize
 
 from pydantic import Field
 
+from agentflow.errors import shown
 from agentflow.log import logger
 from agentflow.observe import Kind, operation
+from agentflow_llm.loose import well_formed
 from agentflow_llm.records import Passage, RetrievalCall
 
 from .errors import DocumentsError, ToolError
@@ -30,8 +33,25 @@ _LARGEST = 2_000_000
 _MOST_DOCUMENTS = 10_000
 _MOST_WORDS = 64
 _LONGEST_READ = 20_000
+_MOST_SHOWN = 3
+_MOST_FOUND = 1_000_000
+_ENGLISH = """
+    a about an and any are as at be been but by can could did do does for from had has have how i if in into is it its
+    many me much my no not of on or our should so some than that the their them then there these they this those to us was we
+    were what when where which who whom whose why will with would you your
+"""
+_FILLER = frozenset(_ENGLISH.split())
+"""Words that say little, and in few documents would decide what is found."""
 _VERSION = 1
 """Of the tables and of how documents are split: what another version wrote is made anew."""
+_BOMS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32-le",  # before UTF-16, whose BOM it begins with
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+_CONTROL = r"[\x00-\x08\x0e-\x1f\x7f]"
 _TABLES = """
     CREATE TABLE document (name TEXT PRIMARY KEY, stamp TEXT);
     CREATE VIRTUAL TABLE passage USING fts5(
@@ -62,7 +82,7 @@ class DocumentIndex:
         if not self.folder.is_dir():
             what = "is no folder" if self.folder.exists() else "does not exist"
             raise DocumentsError(f"{str(folder)!r} {what}. Give the folder that holds the documents.")
-        self.name = name or self.folder.name or "documents"
+        self.name = name or _readable(self.folder.name) or "documents"
         self.skipped: dict[str, str] = {}
         """By document or folder, why it was left out."""
         self._lock = Lock()
@@ -99,7 +119,7 @@ class DocumentIndex:
         self.skipped = {}
         there: dict[str, tuple[Path, str]] = {}
         for path in self._paths():
-            name = path.relative_to(self.folder).as_posix()
+            name = self._name_of(path)
             found = path.stat()
             there[name] = path, f"{found.st_mtime_ns}:{found.st_size}"
         with self._lock, self._db:
@@ -111,7 +131,8 @@ class DocumentIndex:
                     self._forget(name)
                     self._read(path, name, stamp)
         if self.skipped:
-            logger().warning("documents were left out of a search index", index=self.name, skipped=self.skipped)
+            said = f"left out of the search index of {self.name!r}: {_listed(self.skipped)}"
+            logger().warning(said, index=self.name, skipped=self.skipped)
         if not self:
             kinds = ", ".join(sorted(_MARKUP))
             why = f" It has some that cannot be read: {_listed(self.skipped)}" if self.skipped else ""
@@ -120,12 +141,15 @@ class DocumentIndex:
     def search(self, query: str, top_k: int = 5) -> list[Passage]:
         """The passages that have most in common with the words of `query`, the best first.
 
-        Any text is a query. In `metadata` each has `source` ("README.md:12", the line where it begins) and `heading`.
+        Any text is a query; `top_k` is 1 or more. In `metadata` each has `source` ("README.md:12", the line where it
+        begins) and `heading`.
         """
+        most = _most(top_k)
         with operation(Kind.RETRIEVAL, self.name, RetrievalCall(self.name, query, top_k)) as seen:
-            words = list(dict.fromkeys(re.findall(r"\w+", query)))[:_MOST_WORDS]
+            words = list(dict.fromkeys(re.findall(r"\w+", query)))
+            words = ([word for word in words if word.casefold() not in _FILLER] or words)[:_MOST_WORDS]
             matching = " OR ".join(f'"{word}"' for word in words)
-            rows = self._rows(_RANKED, matching, top_k) if words else []
+            rows = self._rows(_RANKED, matching, most) if words else []
             found = [
                 Passage(f"{document}:{line}", text, score, {"source": f"{document}:{line}", "heading": heading})
                 for document, line, heading, text, score in rows
@@ -139,6 +163,7 @@ class DocumentIndex:
 
         Cut behind 20,000 characters. Raises `ToolError` where there is no such document.
         """
+        source = well_formed(source)
         document, _, line = source.strip().rpartition(":")
         if not (document and line.isdecimal()):
             document, line = source.strip(), ""
@@ -200,10 +225,13 @@ class DocumentIndex:
                     self.skipped[self._name_of(path)] = reason
 
     def _name_of(self, path: Path) -> str:
-        return path.relative_to(self.folder).as_posix()
+        return _readable(path.relative_to(self.folder).as_posix())
 
     def _refusal(self, path: Path) -> str | None:
         """Why a file is not to be read, or None."""
+        name = path.relative_to(self.folder).as_posix()
+        if _readable(name) != name:
+            return "its name is no UTF-8"
         try:
             if not path.resolve().is_relative_to(self.folder):
                 return "a link out of the folder"
@@ -216,14 +244,11 @@ class DocumentIndex:
 
     def _read(self, path: Path, name: str, stamp: str) -> None:
         try:
-            text = path.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError:
-            self.skipped[name] = "no UTF-8 text"
-            return
+            text = _decoded(path.read_bytes())
         except OSError as error:
             self.skipped[name] = str(error.strerror or error)
             return
-        if "\0" in text:
+        if text is None:
             self.skipped[name] = "no text"
             return
         pieces = [
@@ -259,6 +284,31 @@ def _is_left_out(folder: Path) -> bool:
     return folder.name.startswith(".") or folder.name in _LEFT_OUT or (folder / "pyvenv.cfg").exists()
 
 
+def _most(top_k: object) -> int:
+    """How many passages to look for, as SQLite can count them."""
+    if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
+        raise DocumentsError(f"search(top_k={shown(top_k)}): it is a whole number of 1 or more.")
+    return min(top_k, _MOST_FOUND)
+
+
+def _decoded(data: bytes) -> str | None:
+    """The text of a file, in the encoding that it shows; None where it is none, but something binary."""
+    bom = next((bom for bom in _BOMS if data.startswith(bom)), b"")
+    for encoding in [_BOMS[bom]] if bom else ["utf-8", "cp1252"]:
+        try:
+            text = data[len(bom) :].decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        binary = _CONTROL if encoding == "cp1252" else "\0"  # which nearly any bytes are
+        return None if re.search(binary, text) else text.replace("\r\n", "\n").replace("\r", "\n")
+    return None
+
+
+def _readable(name: str) -> str:
+    """A name of the file system, with a backslash escape for each byte of it that is no UTF-8."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def _joined(passages: list[tuple[int, str]]) -> str:
     """Passages that follow each other, as they stood: a long block or line had been cut."""
     text, next_line = "", 0
@@ -271,4 +321,6 @@ def _joined(passages: list[tuple[int, str]]) -> str:
 
 
 def _listed(skipped: dict[str, str]) -> str:
-    return "; ".join(f"{name} ({reason})" for name, reason in list(skipped.items())[:3])
+    told = [f"{name} ({reason})" for name, reason in list(skipped.items())[:_MOST_SHOWN]]
+    more = len(skipped) - _MOST_SHOWN
+    return "; ".join([*told, f"and {more:,} more"] if more > 0 else told)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import json
 from difflib import get_close_matches
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import TypeAdapter
@@ -11,6 +14,7 @@ from pydantic import TypeAdapter
 from agentflow.errors import shown
 from agentflow.observe import Kind, operation
 from agentflow_llm import ToolResultPart
+from agentflow_llm.loose import well_formed
 
 from .errors import AgentConfigurationError, ToolError
 from .records import ToolExecution
@@ -75,7 +79,7 @@ class Toolbox:
                     if _is_asked_for(error):
                         raise
                     outcome, told = _told(error)
-                    result = ToolResultPart(call_id=call_id, name=name, content=told, outcome=outcome)
+                    result = ToolResultPart(call_id=call_id, name=name, content=well_formed(told), outcome=outcome)
                     raise
                 finally:
                     if seen is not None:
@@ -125,4 +129,41 @@ def _said(error: BaseException) -> str:
 
 def _text_of(value: Any) -> str:
     """What a tool returned, as a model reads it: text as it is, all else as JSON."""
-    return value if isinstance(value, str) else _JSON.to_json(value, fallback=str).decode()
+    if isinstance(value, str):
+        return well_formed(value)
+    strange: list[object] = []
+
+    def text_of_strange(inner: object) -> str:
+        if type(inner).__str__ is not object.__str__:
+            return str(inner)
+        strange.append(inner)
+        raise TypeError
+
+    try:
+        return _json_of(value, text_of_strange)
+    except (TypeError, ValueError) as error:
+        if strange:
+            raise ToolError(_cannot_be_told(strange[0])) from error
+        raise
+
+
+def _json_of(value: object, fallback: Callable[[Any], str]) -> str:
+    try:
+        return _JSON.to_json(value, fallback=fallback).decode()
+    except ValueError as error:  # pydantic's, whatever was raised inside
+        if "surrogates not allowed" not in str(error):
+            raise
+    plain = partial(_JSON.to_python, mode="json", fallback=fallback)
+    return well_formed(json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=plain))
+
+
+def _cannot_be_told(value: object) -> str:
+    """What is wrong with a tool that returned, or put into what it returned, this value."""
+    kind = type(value).__name__
+    if inspect.iscoroutine(value):
+        value.close()  # nobody will await it, and Python would warn of that
+        return f"The tool is broken: its result has type {kind}. Its code must return await {value.__qualname__}(...)."
+    return (
+        f"The tool is broken: its result has type {kind}, which JSON has not. Its code must return text, numbers, "
+        "lists, dicts, dataclasses or pydantic models."
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections import deque
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -36,12 +37,14 @@ class ConsoleExporter(SpanExporter):
     - `file`: where to; the standard error output by default. Colours where it is a terminal, unless `NO_COLOR` is set.
 
     Of one trace 20,000 spans are kept, of unfinished traces 256; what goes beyond is counted, or printed unfinished.
+    What ends later than the root of its trace, such as a call in a thread that was left behind, is not printed.
     """
 
     def __init__(self, file: TextIO | None = None) -> None:
         self._file = file
         self._traces: dict[int, _Trace] = {}
         self._lock = Lock()
+        self._printed: deque[int] = deque(maxlen=_MOST_TRACES)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Keep spans until their trace is complete; then print it."""
@@ -90,6 +93,10 @@ class ConsoleExporter(SpanExporter):
         )
         colours = terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
         unicode = (getattr(file, "encoding", None) or "utf-8").lower().replace("-", "").startswith("utf")
+        if complete:
+            self._printed.append(trace_id)
+        elif trace_id in self._printed:
+            return
         drawn = tree.Tree(trace.rows, width=width, colours=colours, unicode=unicode).lines()
         if trace.left_out:
             drawn.append(f"and {trace.left_out:,} spans more, which were not kept")

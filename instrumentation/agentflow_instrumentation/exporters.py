@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import os
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from .outlet import Direct, Outlet
+from .outlet import Direct, Outlet, without_password
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
     from pathlib import Path
 
     from opentelemetry.sdk.trace.export import SpanExporter
@@ -24,7 +25,8 @@ _PRESETS = {
     "phoenix": {"http/protobuf": f"http://localhost:6006{_PATH}", "grpc": "http://localhost:4317"},
     "jaeger": {"http/protobuf": f"http://localhost:4318{_PATH}", "grpc": "http://localhost:4317"},
 }
-NAMES = ("otlp", *_PRESETS, "console", "file")
+_OTLP = ("otlp", *_PRESETS)
+NAMES = (*_OTLP, "console", "file")
 
 
 def make_outlet(
@@ -35,7 +37,7 @@ def make_outlet(
     headers: Mapping[str, str] | None,
     path: str | Path | None,
 ) -> Outlet | Direct:
-    """What leads to one exporter, given by its name or itself. Raises `ValueError` and `TypeError`."""
+    """What leads to one exporter, given by its name or itself. Raises `ValueError`."""
     if not isinstance(exporter, str):
         return _given(exporter)
     if exporter not in NAMES:
@@ -46,21 +48,54 @@ def make_outlet(
     if exporter == "console":
         from .console import ConsoleExporter  # noqa: PLC0415 because only who prints needs it
 
-        return Direct(ConsoleExporter(), "the console")
+        return Direct(ConsoleExporter(), "the console", key="console")
     if exporter == "file":
         return _file(path)
     return _otlp(exporter, endpoint, _protocol(protocol), headers)
 
 
+def check(
+    wanted: Sequence[object],
+    *,
+    endpoint: str | None,
+    protocol: str | None,
+    headers: object,
+    path: str | Path | None,
+) -> None:
+    """Raise `ValueError` for arguments that none of the exporters takes."""
+    for_otlp: dict[str, object] = {"endpoint": endpoint, "protocol": protocol, "headers": headers}
+    ignored = [name for name, value in for_otlp.items() if value is not None]
+    if headers is not None and not isinstance(headers, Mapping):
+        msg = (
+            f'setup(headers=...): a dict is needed, not a {type(headers).__name__}. Write: headers={{"name": "value"}}'
+        )
+        raise ValueError(msg)
+    if ignored and not any(one in _OTLP for one in wanted if isinstance(one, str)):
+        msg = (
+            f"setup({ignored[0]}=...) is for exporters that send OTLP: {', '.join(_OTLP)}. None of these was chosen. "
+            f'Write: setup("otlp", {ignored[0]}=...)'
+        )
+        raise ValueError(msg)
+    if path is not None and "file" not in wanted:
+        msg = f'setup(path={str(path)!r}) is for the exporter "file". Write: setup("file", path={str(path)!r})'
+        raise ValueError(msg)
+
+
 def _given(exporter: Any) -> Outlet | Direct:
     from .console import ConsoleExporter  # noqa: PLC0415 because only who prints needs it
 
+    given: object = exporter
+    if isinstance(given, type) and callable(getattr(exporter, "export", None)):
+        name = given.__name__
+        msg = f"setup({name}): this is a class, and an exporter is needed. Write: setup({name}())"
+        raise ValueError(msg)  # noqa: TRY004 because all that is wrong with arguments is one kind of error
     if not callable(getattr(exporter, "export", None)):
+        what = "None" if exporter is None else type(exporter).__name__
         msg = (
-            f"setup(exporter=...): {type(exporter).__name__} is no exporter: it has no export(). Give one of "
-            f"{', '.join(NAMES)}, a SpanExporter, or a list of these."
+            f"setup(exporter=...): {what} is no exporter. Choose from: {', '.join(NAMES)}; or give a SpanExporter, or "
+            "a list of these."
         )
-        raise TypeError(msg)
+        raise ValueError(msg)  # noqa: TRY004 because as above
     if isinstance(exporter, ConsoleExporter):
         return Direct(exporter, "the console")
     return Outlet(exporter, type(exporter).__name__)
@@ -72,7 +107,7 @@ def _file(path: str | Path | None) -> Outlet:
         raise ValueError(msg)
     from .otlpfile import FileExporter  # noqa: PLC0415 because only who writes a file needs it
 
-    return Outlet(FileExporter(path), str(path))
+    return Outlet(FileExporter(path), str(path), key=os.path.realpath(path), keeps_all=True)
 
 
 def _protocol(given: str | None) -> str:
@@ -105,7 +140,7 @@ def _otlp(preset: str, endpoint: str | None, protocol: str, headers: Mapping[str
 
         exporter = trace_exporter.OTLPSpanExporter(endpoint=where, headers=given)
         place = where or _from_environment("http://localhost:4318", _PATH)
-    return Outlet(exporter, place)
+    return Outlet(exporter, without_password(place), key=place)
 
 
 def _complete(endpoint: str, protocol: str) -> str:
@@ -113,7 +148,8 @@ def _complete(endpoint: str, protocol: str) -> str:
     whole = endpoint if "://" in endpoint else f"http://{endpoint}"
     parts = urlsplit(whole)
     if parts.scheme not in {"http", "https"} or not parts.netloc:
-        msg = f'setup(endpoint={endpoint!r}): this is no address of a server. Write: endpoint="http://localhost:4318"'
+        shown = without_password(whole) if "@" in whole else endpoint
+        msg = f'setup(endpoint={shown!r}): this is no address of a server. Write: endpoint="http://localhost:4318"'
         raise ValueError(msg)
     return f"{whole.rstrip('/')}{_PATH}" if protocol != "grpc" and parts.path in {"", "/"} else whole
 

@@ -28,11 +28,14 @@ _NOISY = (
     "opentelemetry.exporter.otlp.common.http",
     "urllib3.connectionpool",
 )
-_QUEUE, _BATCH, _DELAY = 32_768, 512, 1_000
+_QUEUE, _SHORT_QUEUE, _BATCH, _DELAY = 32_768, 2_048, 512, 1_000
 _HINTS = (
+    (r"BadStatusLine", "it looks like a gRPC port: use protocol='grpc'"),
+    (r"Failed parsing HTTP/2", "it looks like an HTTP port: use protocol='http/protobuf'"),
     (r"refused|ECONNREFUSED", "connection refused"),
     (r"resol(?:ve|ution)|getaddrinfo|Name or service|nodename", "the host is not known"),
     (r"timed? ?out|DEADLINE_EXCEEDED", "no answer in time"),
+    (r"Too Many Requests|code: 429", "too many requests"),
     (r"RESOURCE_EXHAUSTED|larger than max|too large", "the batch is too large for the receiver"),
     (r"UNIMPLEMENTED", "the receiver takes no traces there"),
     (r"certificate|SSL", "the TLS certificate is not accepted"),
@@ -40,6 +43,14 @@ _HINTS = (
 _AFTERWARDS = re.compile("shutdown|max retries", re.IGNORECASE)
 """Said when an exporter gives up; why it had to was said before."""
 _WORDS = 160
+_FRAMES = (
+    r"code: (?P<code>\d{3}), reason: (?P<why>.*)",
+    r"code: None, reason: (?P<why>.*)",
+    r"Failed to export \w+ to \S+, error code: (?:StatusCode\.)?(?P<why>.*)",
+    r"Transient error StatusCode\.(?P<code>\w+) encountered .*Error details: (?P<why>.*)",
+    r"Transient error (?:StatusCode\.)?(?P<why>.*) encountered while exporting",
+)
+"""What exporters write around what happened."""
 
 
 def shorten(reason: str) -> str:
@@ -47,9 +58,18 @@ def shorten(reason: str) -> str:
     for pattern, hint in _HINTS:
         if re.search(pattern, reason, re.IGNORECASE):
             return hint
-    match = re.search(r"code: (\d{3}), reason: (.*)", reason)
-    text = f"{match[1]} {match[2]}" if match else " ".join(reason.split())
+    text = " ".join(without_password(reason).split())
+    for frame in _FRAMES:
+        if match := re.search(frame, text):
+            found = match.groupdict()
+            text = f"{found['code']} {found['why']}" if found.get("code") else found["why"]
+            break
     return text if len(text) <= _WORDS else f"{text[:_WORDS]}…"
+
+
+def without_password(text: str) -> str:
+    """A text without what stands before the host in its addresses."""
+    return re.sub(r"(?<=//)[^\s@]*@(?:[^\s/@]*@)*|[^\s/'\"]+:[^\s/@]*@", "***@", text)
 
 
 class _KeepsBack(logging.Filter):
@@ -75,24 +95,31 @@ _filter = _KeepsBack()
 class Outlet:
     """A span processor: a queue, and a thread that exports what is in it.
 
-    When the queue is full, the oldest spans are dropped, and counted. `OTEL_BSP_MAX_QUEUE_SIZE` (here 32,768 spans),
+    When the queue is full, the oldest spans are dropped, and counted; with `keeps_all`, whoever ends a span waits for
+    room instead. `OTEL_BSP_MAX_QUEUE_SIZE` (here 32,768 spans, with `keeps_all` 2,048),
     `OTEL_BSP_MAX_EXPORT_BATCH_SIZE` (512) and `OTEL_BSP_SCHEDULE_DELAY` (1,000 ms) hold here, too.
     """
 
-    def __init__(self, exporter: SpanExporter, place: str) -> None:
+    def __init__(self, exporter: SpanExporter, place: str, *, key: object = None, keeps_all: bool = False) -> None:
         self.exporter = exporter
         self.place = place
         """Where the spans go, in words."""
+        self.key = id(exporter) if key is None else key
+        """Of outlets with equal keys, the latest is used."""
         self.dropped = 0
         """How many spans the queue had no room for."""
         self.lost = 0
         """How many spans could not be delivered."""
         self.reason = ""
         """Why, in the exporter's words."""
-        size = _number("OTEL_BSP_MAX_QUEUE_SIZE", _QUEUE)
+        self._told = 0
+        """Of the lost spans, how many somebody has been told of."""
+        self._arrived = self._late = False
+        self._keeps_all = keeps_all
+        self._size = size = _number("OTEL_BSP_MAX_QUEUE_SIZE", _SHORT_QUEUE if keeps_all else _QUEUE)
         self._batch = min(size, _number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", _BATCH))
         self._delay = _number("OTEL_BSP_SCHEDULE_DELAY", _DELAY) / 1000
-        self._queue: deque[ReadableSpan] = deque(maxlen=size)
+        self._queue: deque[ReadableSpan] = deque(maxlen=None if keeps_all else size)
         self._said: set[str] = set()
         self._hopeless = False
         self._closed = False
@@ -126,7 +153,9 @@ class Outlet:
         if self._closed or context is None or not context.trace_flags.sampled:
             return
         queue = self._queue
-        if len(queue) == queue.maxlen:
+        if self._keeps_all:
+            self._wait_for_room()
+        elif len(queue) == queue.maxlen:
             self.dropped += 1
             self._say_once("dropped", f"more spans are made than can be sent to {self.place}; the oldest are lost")
         queue.append(span)
@@ -135,10 +164,23 @@ class Outlet:
         elif len(queue) == self._batch:
             self._wake()
 
+    def _wait_for_room(self) -> None:
+        if len(self._queue) < self._size or self._thread is threading.current_thread():
+            return  # the thread that makes room ends a span itself when it collects garbage
+        with self._condition:
+            while (
+                len(self._queue) >= self._size
+                and not self._closed
+                and self._thread is not None
+                and self._thread.is_alive()
+            ):
+                self._condition.notify_all()
+                self._condition.wait(1.0)
+
     def heard(self, message: str) -> None:
         """The exporter logged something while it exported."""
-        if self.reason and _AFTERWARDS.search(message):
-            return
+        if (self.reason and _AFTERWARDS.search(message)) or (self._closed and self._late):
+            return  # nobody waits for it any more, so it says that it was interrupted
         with self._condition:
             self.reason = message
             self._hopeless = shorten(message) == "connection refused"
@@ -147,10 +189,17 @@ class Outlet:
     @property
     def why(self) -> str:
         """Why the last export failed, in a few words."""
+        if self._late and not self.reason:
+            return "not in time" if self._arrived else "no answer in time"
         return shorten(self.reason) or "the exporter failed"
+
+    def unsaid(self) -> list[str]:
+        """The problems of which nobody has been told: no warning was logged, and nobody has asked for `problems`."""
+        return self.problems()[:1] if self.lost > self._told else []
 
     def problems(self) -> list[str]:
         """What did not arrive, in one line each; nothing where all did."""
+        self._told = self.lost
         said: list[str] = []
         if self.lost:
             said.append(f"the trace could not be delivered to {self.place}: {self.why} ({_spans(self.lost)} lost)")
@@ -166,10 +215,12 @@ class Outlet:
         """Export all that is queued; False if that takes longer, in seconds, or no one listens there."""
         end = time.monotonic() + timeout
         with self._condition:
-            self._hopeless = False
+            if not self._in_flight:
+                self._hopeless = False  # else the exporter has been refused, and waits for another attempt
             while self._queue or self._in_flight:
                 left = end - time.monotonic()
                 if left <= 0 or self._hopeless:
+                    self._late = not self._hopeless
                     return False
                 self._wanted = True
                 self._condition.notify_all()
@@ -215,10 +266,17 @@ class Outlet:
                     condition.wait(self._delay)
                 batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._batch))]
                 self._in_flight = len(batch)
+                self._hopeless = False
+                if self._keeps_all:
+                    condition.notify_all()  # there is room
             arrived = not batch or self._export(batch)
             with condition:
                 if not arrived:
                     self.lost += self._in_flight
+                elif batch:
+                    self._arrived = True
+                if not self._closed:
+                    self._late = False
                 self._in_flight = 0
                 if not self._queue:
                     self._wanted = False
@@ -227,7 +285,6 @@ class Outlet:
                 self._report(arrived=arrived)
 
     def _export(self, batch: list[ReadableSpan]) -> bool:
-        self._hopeless = False
         try:
             result: Any = self.exporter.export(batch)
         except Exception as error:  # noqa: BLE001 because an exporter may raise anything, and the program goes on
@@ -239,6 +296,7 @@ class Outlet:
         if arrived:
             self._said.discard("lost")
         elif not self._closed:  # else whoever closes it is told
+            self._told = self.lost
             self._say_once("lost", f"the trace cannot be delivered to {self.place}: {self.why}; spans get lost")
 
     def _say_once(self, what: str, message: str) -> None:
@@ -259,9 +317,11 @@ class Outlet:
 class Direct:
     """A span processor that hands each span on at once, in line: for what is shown to a person."""
 
-    def __init__(self, exporter: SpanExporter, place: str) -> None:
+    def __init__(self, exporter: SpanExporter, place: str, *, key: object = None) -> None:
         self.exporter = exporter
         self.place = place
+        self.key = id(exporter) if key is None else key
+        """Of outlets with equal keys, the latest is used."""
         self._failed = ""
 
     @property
@@ -285,6 +345,10 @@ class Direct:
             self._failed = f"the trace could not be shown on {self.place}: {type(error).__name__}: {error}"
             logger.warning(self._failed)
 
+    def unsaid(self) -> list[str]:
+        """Nothing: a warning is logged at once."""
+        return []
+
     def problems(self) -> list[str]:
         """What went wrong, if anything did."""
         return [self._failed] if self._failed else []
@@ -307,15 +371,21 @@ class Hub:
     """The span processor that a provider is given: outlets come and go, while a provider keeps its processors."""
 
     def __init__(self) -> None:
-        self._outlets: tuple[Outlet | Direct, ...] = ()
+        self.outlets: tuple[Outlet | Direct, ...] = ()
+        self._used: tuple[Outlet | Direct, ...] = ()
 
     def add(self, outlet: Outlet | Direct) -> None:
-        """Hand spans to `outlet`, too."""
-        self._outlets = (*self._outlets, outlet)
+        """Hand spans to `outlet`, too, and to none that leads to the same place, until `remove`."""
+        self.outlets = (*self.outlets, outlet)
+        self._choose()
 
     def remove(self, outlet: Outlet | Direct) -> None:
         """Take back `add`."""
-        self._outlets = tuple(o for o in self._outlets if o is not outlet)
+        self.outlets = tuple(o for o in self.outlets if o is not outlet)
+        self._choose()
+
+    def _choose(self) -> None:
+        self._used = tuple({outlet.key: outlet for outlet in self.outlets}.values())
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Nothing to do."""
@@ -325,17 +395,17 @@ class Hub:
 
     def on_end(self, span: ReadableSpan) -> None:
         """Hand a span that has ended to every outlet."""
-        for outlet in self._outlets:
+        for outlet in self._used:
             outlet.on_end(span)
 
     def shutdown(self) -> None:
         """The provider is shut down by whoever owns it."""
-        for outlet in self._outlets:
+        for outlet in self.outlets:
             outlet.shutdown()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """The provider is flushed."""
-        return False not in {outlet.force_flush(timeout_millis) for outlet in self._outlets}
+        return False not in {outlet.force_flush(timeout_millis) for outlet in self.outlets}
 
 
 def _instrument_nothing_here() -> None:

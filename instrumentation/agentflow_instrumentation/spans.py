@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import weakref
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakSet
 
@@ -102,6 +104,11 @@ class SpanObserver(Observer):
             return
         if trail.token is not None:
             trail.detach()
+        if trail.run is not None:
+            if op.kind is _RUN:
+                self._end_calls(trail.run)
+            elif op.kind in _CLIENTS:
+                trail.run.calls.discard(trail)
         span, trail.span = trail.span, None
         if span is None or not span.is_recording():
             return
@@ -122,11 +129,35 @@ class SpanObserver(Observer):
             fail(span, error, "timeout" if outcome == "timeout" else None, self.content, op.ended_at)
 
     def close(self) -> None:
-        """End the spans of runs that are still open, as suspended: nobody will hear of their end."""
-        for trail in list(self._runs):
+        """End the spans of runs that are still open: nobody will hear of their end.
+
+        Where the event loop was closed before a run was wound up, they say how it was to end, else "suspended".
+        """
+        # runs inside of runs first, as ever
+        for trail in sorted(self._runs, key=lambda trail: getattr(trail.span, "start_time", 0), reverse=True):
+            if trail.run is not None:
+                self._end_calls(trail.run)
             span, trail.span = trail.span, None
             if span is not None:
-                give_up(span, trail.lost)
+                self._close_run(span, trail)
+
+    def _close_run(self, span: trace.Span, trail: Trail) -> None:
+        run: Any = trail.run and trail.run.run and trail.run.run()
+        if run is None or run.stop_event is None:  # it is decided with the event that it ends with
+            give_up(span, trail.lost)
+            return
+        if run.outcome in _FAILURES:
+            kind = "timeout" if run.outcome == "timeout" else None
+            fail(span, run.error, kind, self.content, time.time_ns())
+        give_up(span, run.outcome)
+
+    def _end_calls(self, run: RunTrail) -> None:
+        """What still goes on in threads when the run has ended was left behind."""
+        for trail in list(run.calls):
+            span, trail.span = trail.span, None
+            if span is not None:
+                give_up(span, "cancelled")
+        run.calls.clear()
 
     def _begin_run(self, op: Operation) -> bool | None:
         current = otel.get_current()
@@ -183,6 +214,9 @@ class SpanObserver(Observer):
         trail = Trail(span, span.get_span_context(), op.name, "cancelled")
         if parent is not None:
             trail.run = parent.run
+            if trail.run is not None and trail.run.run is None:
+                scope = current_scope.get()
+                trail.run.run = None if scope is None or scope.run is None else weakref.ref(scope.run)
         op.ref.carry(self, trail)
         trail.attach(with_span(span, around))
 
@@ -224,6 +258,8 @@ class SpanObserver(Observer):
         )
         trail = Trail(span, span.get_span_context(), op.name, "cancelled")
         trail.run = run
+        if run is not None:
+            run.calls.add(trail)
         if op.kind is Kind.CHAT and run is not None and run.history is not None:
             run.history.span_id = format_span_id(trail.span_context.span_id)
         op.ref.carry(self, trail)

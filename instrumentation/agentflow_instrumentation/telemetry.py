@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import socket
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 from weakref import WeakKeyDictionary, WeakSet
 
 from . import discovery, names
-from .content import Content
-from .exporters import make_outlet, service_name
+from .content import CAPTURE, Content
+from .exporters import check, make_outlet, service_name
 from .outlet import Hub
 
 if TYPE_CHECKING:
@@ -27,13 +28,20 @@ if TYPE_CHECKING:
 
 ExporterName = Literal["otlp", "phoenix", "jaeger", "console", "file"]
 
+logger = logging.getLogger("agentflow")
+
 _ours: WeakSet[Any] = WeakSet()
 """The providers that `setup()` has made."""
 _hubs: WeakKeyDictionary[Any, Hub] = WeakKeyDictionary()
+_previewing: WeakSet[SpanObserver] = WeakSet()
+"""Those whose content level nobody chose: it is "none" as soon as spans go elsewhere than to the terminal."""
 
 
 class Telemetry:
-    """What `setup()` began. Leaving its `with` block, or the end of the process, delivers what is left and stops it."""
+    """What `setup()` began. Leaving its `with` block, or the end of the process, delivers what is left and stops it.
+
+    What could not be delivered is then logged as a warning, unless it was said before.
+    """
 
     def __init__(self, provider: Any, outlets: Sequence[Outlet | Direct], observer: SpanObserver | None) -> None:
         self.tracer_provider: TracerProvider | None = provider
@@ -41,7 +49,7 @@ class Telemetry:
         self._outlets = tuple(outlets)
         self._observer = observer
         self._closed = False
-        atexit.register(self.shutdown)
+        atexit.register(self._leave)
 
     def flush(self, timeout: float = 10.0) -> list[str]:
         """Deliver the spans that have ended. Returns what went wrong since `setup()`, one line each; [] if nothing.
@@ -62,15 +70,26 @@ class Telemetry:
         """
         if self._closed:
             return self._problems()
+        self._stop(timeout)
+        return self._problems()
+
+    def _leave(self) -> None:
+        """Shut down where nobody reads what `shutdown()` returns."""
+        if not self._closed:
+            self._stop()
+            for outlet in self._outlets:
+                for line in outlet.unsaid():
+                    logger.warning(line)
+
+    def _stop(self, timeout: float = 5.0) -> None:
         self._closed = True
-        atexit.unregister(self.shutdown)
+        atexit.unregister(self._leave)
         if self._observer is not None:
             self._observer.close()
             discovery.leave(self.tracer_provider, self._observer, ours=self.tracer_provider in _ours)
         for outlet in self._outlets:
             outlet.shutdown(timeout)
             _hubs[self.tracer_provider].remove(outlet)
-        return self._problems()
 
     def _problems(self) -> list[str]:
         return [line for outlet in self._outlets for line in outlet.problems()]
@@ -81,7 +100,7 @@ class Telemetry:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.shutdown()
+        self._leave()
 
 
 def setup(  # noqa: PLR0913 because an application says all of it in one place
@@ -107,19 +126,22 @@ def setup(  # noqa: PLR0913 because an application says all of it in one place
       unless `PHOENIX_PROJECT_NAME` names another.
     - `content`: what of prompts, answers, arguments and events goes out. "none": sizes and counts; "preview": 1 kB a
       text; "full": 8 kB a text, 64 kB an attribute. By default what
-      `OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT` says, else "none". Recognised secrets never go out.
+      `OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT` says, else "none"; "preview" where `setup("console")` is
+      all there is, because then nothing leaves the terminal. Recognised secrets never go out.
     - `events`: "links" leaves out the spans of events, and links a step to the step that sent its event.
 
     Where a provider of the OpenTelemetry SDK is set up already, it stays, with its resource and sampler, and is given
     one more processor. Where none is, one is made and set as the global one; `OTEL_TRACES_SAMPLER`,
     `OTEL_RESOURCE_ATTRIBUTES` and the other variables of the SDK hold for it. With `AGENTFLOW_TELEMETRY=off` or
-    `OTEL_SDK_DISABLED=true` nothing is set up.
+    `OTEL_SDK_DISABLED=true` nothing is set up. Called again with the same exporter and endpoint, the later call's is
+    used until it is shut down, so that no trace is told twice.
 
-    Raises `ValueError` for a name, protocol, content level or endpoint that there is not, `OSError` for a file that
+    Raises `ValueError` for an argument that means nothing, or nothing for these exporters, `OSError` for a file that
     cannot be written, `RuntimeError` where the global provider is not one of the SDK.
     """
     given: Any = exporter
-    wanted: Sequence[Any] = [given] if isinstance(given, str) or hasattr(given, "export") else given
+    wanted: list[Any] = list(given) if isinstance(given, list | tuple) else [given]  # pyright: ignore[reportUnknownArgumentType]  # because it is checked one by one
+    check(wanted, endpoint=endpoint, protocol=protocol, headers=headers, path=path)
     _check("content", content, get_args(Content))
     _check("events", events, ("spans", "links"))
     if discovery.is_off():
@@ -131,9 +153,15 @@ def setup(  # noqa: PLR0913 because an application says all of it in one place
         provider.add_span_processor(hub)
     for outlet in outlets:
         _hubs[provider].add(outlet)
+    stays_here = provider in _ours and all(o.key == "console" for o in _hubs[provider].outlets)
+    for earlier in () if stays_here else tuple(_previewing):
+        earlier.content = "none"
+    by_default = content is None and CAPTURE not in os.environ
     from .spans import SpanObserver  # noqa: PLC0415 because only who traces needs it
 
-    observer = SpanObserver(provider, content=content, events=events)
+    observer = SpanObserver(provider, content="preview" if by_default and stays_here else content, events=events)
+    if by_default:
+        _previewing.add(observer)
     discovery.use(provider, observer)
     return Telemetry(provider, outlets, observer)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet, ref
 
 from opentelemetry import context as otel
 from opentelemetry import trace
@@ -32,11 +33,15 @@ def with_span(span: Span, context: Context) -> Context:
 class RunTrail:
     """What the trails of one run share."""
 
-    __slots__ = ("history",)
+    __slots__ = ("calls", "history", "run")
 
     def __init__(self) -> None:
         self.history: History | None = None
         """What the last chat of the run was sent."""
+        self.calls: WeakSet[Trail] = WeakSet()
+        """The calls of clients that are open: one in a thread may outlive the run."""
+        self.run: ref[Any] | None = None
+        """The engine's run, as its first step has told."""
 
 
 class Trail:

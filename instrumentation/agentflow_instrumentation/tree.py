@@ -6,6 +6,7 @@ that collects and has not got all yet. Long rows of equal siblings are folded.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 WIDTH = 110
 
 _LABEL = 52
+_LEAST = 28
+"""Columns that a label has, however deep it stands."""
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What would steer the terminal, or tear a line."""
 _MOST_CHILDREN = 24
 _ROW = 5
 _SHOWN = 2
@@ -142,6 +147,10 @@ def _one_line(text: str) -> str:
     return " ".join(text[: WIDTH * 2].split())
 
 
+def _escaped(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
+
+
 def duration(ns: float) -> str:
     """A time in nanoseconds as one reads it: 0.8 ms, 1.24 s, 3 min 20 s."""
     ms = ns / 1e6
@@ -178,17 +187,22 @@ class Tree:
         self._children: dict[int | None, list[Row]] = {}
         for row in sorted(shown, key=lambda row: row.start):
             self._children.setdefault(row.parent if row.parent in known else None, []).append(row)
-        self._lines: list[tuple[str, str, str, str, str]] = []
+        self._lines: list[tuple[str, ...]] = []
+        """Of each line: the label, how long it took, details, the problem, the outcome."""
+        self._wide = _LABEL
 
     def lines(self) -> list[str]:
         """The tree, line by line."""
         for root in self._children.get(None, ()):
             self._add(root, "", "")
-        wide = min(_LABEL, max((len(first) for first, *_ in self._lines), default=0))
+        self._lines = [tuple(_UNSEEN.sub(_escaped, part) for part in line) for line in self._lines]
+        wide = min(self._wide, max((len(first) for first, *_ in self._lines), default=0))
+        self._width += max(0, wide - _LABEL)
         return [self._line(wide, *line) for line in self._lines]
 
     def _add(self, row: Row, before: str, below: str) -> None:
         took = duration(row.end - row.start)
+        self._wide = max(self._wide, len(before) + _LEAST)
         children = self._children.get(row.id, ())
         problem = row.problem
         if any(child.problem == problem for child in children):  # it is told in full where it came up

@@ -45,6 +45,9 @@ class BaseChatModel(ABC):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model!r})"
 
+    async def prepare(self) -> None:  # noqa: B027 because few subclasses have anything to do here
+        """Load what `answer` needs, such as a library: it is awaited before the call's operation begins."""
+
     @abstractmethod
     async def answer(self, call: ChatCall) -> Reply:
         """Answer once: no retries, no operation, no limit on time; `chat` sees to these."""
@@ -71,6 +74,7 @@ class BaseChatModel(ABC):
             "seed": seed,
         }
         call = self._call(messages, tools, asked, extra)
+        await self.prepare()
         with operation(Kind.CHAT, self.model, call) as seen:
             reply = await self._in_time(call, self.timeout if timeout is None else timeout, seen)
             if seen is not None:

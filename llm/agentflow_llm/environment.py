@@ -10,11 +10,11 @@ import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .errors import LLMConnectionError, LLMError, LLMNotFoundError
-from .failures import Asked, answered, no_connection
-from .loose import as_dict, as_list, first
+from .errors import LLMConnectionError, LLMError, LLMNotFoundError, LLMTimeoutError
+from .failures import Asked, answered, no_connection, no_reply, not_sent, unfit_key
+from .loose import as_dict, as_list, excerpt, first
 from .offline import OfflineModel
-from .openai import OPENAI, OpenAIChat
+from .openai import OPENAI, OpenAIChat, read_address
 
 if TYPE_CHECKING:
     from .model import ChatModel
@@ -25,6 +25,10 @@ _OLLAMA_PATIENCE = 0.3
 _PATIENCE = 10.0
 _OTHERWISE = (
     "To choose another, set OPENAI_API_KEY, or OPENAI_BASE_URL to a server's address, and AGENTFLOW_MODEL to a model."
+)
+_NOT_OFFLINE = (
+    "To choose another, unset AGENTFLOW_MODEL or set it to a model, and set OPENAI_API_KEY, or OPENAI_BASE_URL to a "
+    "server's address."
 )
 
 
@@ -47,7 +51,7 @@ async def default_model() -> Choice:
     """
     name = os.environ.get("AGENTFLOW_MODEL", "").strip()
     if name == "offline":
-        return Choice(OfflineModel(), f"Using no language model, as AGENTFLOW_MODEL says. {_OTHERWISE}")
+        return Choice(OfflineModel(), f"Using no language model, as AGENTFLOW_MODEL says. {_NOT_OFFLINE}")
     address = os.environ.get("OPENAI_BASE_URL", "").strip().rstrip("/")
     key = os.environ.get("OPENAI_API_KEY", "").strip()
     if address and address != OPENAI:
@@ -61,11 +65,14 @@ async def default_model() -> Choice:
 
 async def _at(address: str, key: str, name: str) -> Choice:
     """A model of the server at an address."""
+    read_address(address, "OPENAI_BASE_URL")
     if name:
         why = "as OPENAI_BASE_URL and AGENTFLOW_MODEL say"
     else:
-        OpenAIChat("", base_url=address)  # what is no address is refused here, not by the look-up
-        body = await _look_up(f"{address}/models", key, _PATIENCE, Asked("the list of models", address))
+        try:
+            body = await _look_up(f"{address}/models", key, _PATIENCE, Asked("the list of models", address))
+        except LLMNotFoundError as error:
+            raise _no_list(address, error.status) from error
         listed = as_dict(first(as_dict(body).get("data"))).get("id")
         if not isinstance(listed, str):
             raise LLMNotFoundError(f"The server at {address} lists no models. Set AGENTFLOW_MODEL to one that it has.")
@@ -98,16 +105,37 @@ async def _local(name: str) -> Choice:
     return Choice(OfflineModel(), f"Using no language model, only quotations: {why}. {_OTHERWISE}")
 
 
+def _no_list(address: str, status: int | None) -> LLMNotFoundError:
+    meant = (
+        "Check OPENAI_BASE_URL."
+        if address.endswith("/v1")
+        else f"The address usually ends in /v1: set OPENAI_BASE_URL={address}/v1."
+    )
+    return LLMNotFoundError(
+        f"There is nothing at {address}/models, where OPENAI_BASE_URL lets the list of models be looked for (status "
+        f"{status}). {meant} To go without the list, set AGENTFLOW_MODEL to a model.",
+        status=status,
+    )
+
+
 def _ollama() -> str:
     """Host and port of the Ollama to look for. As a client has it: a server listens on 0.0.0.0, nobody calls there."""
-    said = os.environ.get("OLLAMA_HOST", "").strip().rpartition("//")[2].rstrip("/")
-    host, _, port = said.partition(":") if said.count(":") <= 1 else (said, "", "")
-    host = "127.0.0.1" if host in {"", "0.0.0.0"} else host  # noqa: S104 because nothing is bound here
-    return f"{host}:{port or _OLLAMA.partition(':')[2]}"
+    said = os.environ.get("OLLAMA_HOST", "").strip().rpartition("//")[2].partition("/")[0]
+    if said.startswith("["):
+        host, _, port = said.removeprefix("[").partition("]")
+    else:
+        host, _, port = said.partition(":") if said.count(":") <= 1 else (said, "", "")
+    # nothing is bound here: these are the addresses of servers that listen everywhere
+    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 because as above
+    host = f"[{host}]" if ":" in host else host
+    return f"{host}:{port.removeprefix(':') or _OLLAMA.partition(':')[2]}"
 
 
 async def _look_up(url: str, key: str, patience: float, asked: Asked) -> Any:
-    """The JSON at an address; None where it is none. Raises `LLMError`."""
+    """The JSON at an address. Raises `LLMError`."""
+    unfit = unfit_key(asked, key)
+    if unfit is not None:
+        raise unfit
     return await asyncio.to_thread(_get, url, key, patience, asked)
 
 
@@ -116,12 +144,21 @@ def _get(url: str, key: str, patience: float, asked: Asked) -> Any:
     request = urllib.request.Request(url, headers=headers)  # noqa: S310 because OpenAIChat lets only http and https pass
     try:
         with urllib.request.urlopen(request, timeout=patience) as answer:  # noqa: S310 because as above
-            return json.loads(answer.read())
+            status, text = answer.status, answer.read().decode("utf-8", "replace")
     except urllib.error.HTTPError as error:
         with error:
             found = {name.lower(): value for name, value in error.headers.items()}
             raise answered(asked, error.code, found, error.read().decode("utf-8", "replace")) from error
     except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, TimeoutError) or isinstance(getattr(error, "reason", None), TimeoutError):
+            raise LLMTimeoutError(
+                f"{asked.server} did not answer in {patience:g} s when asked for {asked.model}. Does the server hang, "
+                "or is its address (OPENAI_BASE_URL) wrong? To go without the list, set AGENTFLOW_MODEL to a model."
+            ) from error
         raise no_connection(asked, error) from error
-    except ValueError:
-        return None
+    except ValueError as error:  # an address may have characters that no request can carry
+        raise not_sent(asked, error) from error
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise no_reply(asked, f"it is no JSON: {excerpt(text)}", status, {}) from error

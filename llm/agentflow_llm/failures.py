@@ -107,6 +107,23 @@ def _error(  # noqa: PLR0911 because each status means an error of its own
     return LLMRefusedError(f"The server refuses this request for {asked} (status {status}): {detail}", **facts)
 
 
+def unfit_key(asked: Asked, key: str) -> LLMAuthenticationError | None:
+    """The error that a key means which no request can carry, without showing the key; None where it is fit."""
+    at = next((at for at, character in enumerate(key) if not "!" <= character <= "~"), None)
+    if at is None:
+        return None
+    return LLMAuthenticationError(
+        f"The key for {asked} cannot be sent: its character {at + 1} of {len(key)} is {key[at]!r}, and keys have only "
+        "ASCII letters, digits and signs. Set OPENAI_API_KEY to the key alone, as the provider shows it, or pass "
+        "OpenAIChat(..., api_key=...)."
+    )
+
+
+def not_sent(asked: Asked, error: Exception) -> LLMRefusedError:
+    """The error that a request means which cannot be put into bytes."""
+    return LLMRefusedError(f"The request for {asked} cannot be sent: {type(error).__name__}: {excerpt(str(error))}.")
+
+
 def no_connection(asked: Asked, error: BaseException) -> LLMError:
     """The error that a broken or refused connection means."""
     reason = excerpt(_innermost(error))

@@ -38,6 +38,17 @@ def parsed(text: str) -> Any:
         return None
 
 
+def well_formed(text: str) -> str:
+    """The text, with U+FFFD for each half of a surrogate pair that stands alone: no encoding has those."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
 def excerpt(value: Any, longest: int = 200) -> str:
     """The beginning of a text or of a value's JSON, in quotes and on one line, to be shown in an error."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=repr)

@@ -45,8 +45,8 @@ class OfflineModel(BaseChatModel):
     """Works without a network, and without understanding: the same messages get the same answer.
 
     - It calls the tools whose words the question has, with what fits their parameters: the question itself,
-      names, numbers and choices in it, and values of the same name in the JSON of earlier results. No call
-      is made twice.
+      names, numbers and choices in it, and values of the same name in the JSON of earlier results. For
+      one question no call is made twice; what was found for an earlier question does not count.
     - Then it answers with the sentences, of the results or of the text above the question, that speak most
       of the question, and with their sources. Where none does, it says so.
 
@@ -113,11 +113,11 @@ class _Talk:
         asked = max((i for i, message in enumerate(messages) if message.role == "user"), default=-1)
         said = messages[asked].text if asked >= 0 else ""
         self.question, self.context = _split(said)
-        made = {call.id: call for message in messages for call in message.tool_calls}
+        now = messages[asked + 1 :]  # what was found for another question says nothing about this one
+        made = {call.id: call for message in now for call in message.tool_calls}
         self.made = {(call.name, _same(parsed(call.arguments))) for call in made.values()}
-        self.count = len(made)
-        self.earlier = [_result(part, made) for message in messages[: asked + 1] for part in message.tool_results]
-        self.results = [_result(part, made) for message in messages[asked + 1 :] for part in message.tool_results]
+        self.count = len({call.id for message in messages for call in message.tool_calls})
+        self.results = [_result(part, made) for message in now for part in message.tool_results]
 
     def calls(self, tools: Sequence[ToolDefinition], choice: str | None) -> list[ToolCallPart]:
         """The calls that are worth making now, of one tool."""
@@ -170,7 +170,7 @@ class _Talk:
         """What the results, or the text above the question, say about it."""
         if not self.question:
             return "There is no question to answer."
-        results = self.results or self.earlier
+        results = self.results
         good = [result for result in results if result.part.outcome == "ok"]
         lines = [
             f"{result.part.name}{_shown(result.arguments)}: {short}" for result in good if (short := result.short())

@@ -14,7 +14,7 @@ import sys
 from copy import deepcopy
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from agentflow.retry import Retry
 
@@ -101,10 +101,8 @@ class OpenAIChat(BaseChatModel):
             _check_client(client, api_key, base_url)
             base_url = str(client.base_url)
         self.base_url = (base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI).rstrip("/")
-        url = urlsplit(self.base_url)
-        if url.scheme not in {"http", "https"} or not url.hostname:
-            raise LLMError(f"base_url={self.base_url!r} is no address. Write base_url='http://127.0.0.1:8000/v1'.")
-        super().__init__(model, provider or _provider(url.hostname, url.port), retry=retry, timeout=timeout)
+        url = read_address(self.base_url, "base_url" if base_url else "OPENAI_BASE_URL")
+        super().__init__(model, provider or _provider(url.hostname or "", url.port), retry=retry, timeout=timeout)
         self.server_address = url.hostname
         self.server_port = url.port or (443 if url.scheme == "https" else 80)
         self._api_key = api_key
@@ -146,6 +144,11 @@ class OpenAIChat(BaseChatModel):
     def _render(self, call: ChatCall) -> dict[str, Any]:
         return render_request(call, max_tokens_as=self._max_tokens_as)
 
+    async def prepare(self) -> None:
+        """Import the client, which takes half a second and more, in a thread: the loop would stand still."""
+        if "openai" not in sys.modules:
+            await asyncio.to_thread(import_module, "openai")
+
     async def answer(self, call: ChatCall) -> Reply:
         """One request. Raises `LLMError`."""
         known = await self._client()
@@ -168,6 +171,8 @@ class OpenAIChat(BaseChatModel):
             raise failures.no_connection(self._asked, error) from error
         except openai.OpenAIError as error:
             raise LLMError(f"The client for {self._asked} failed: {error}") from error
+        except (TypeError, ValueError) as error:  # what stands in a header or in `extra` may be no bytes, or no JSON
+            raise failures.not_sent(self._asked, error) from error
         return self._read(response)
 
     def _read(self, response: Any) -> Reply:
@@ -190,10 +195,9 @@ class OpenAIChat(BaseChatModel):
         loop = asyncio.get_running_loop()
         known = self._open.get(loop)
         if known is None:
-            if "openai" not in sys.modules:
-                await asyncio.to_thread(import_module, "openai")  # a second in which the loop would stand still
-                if loop in self._open:
-                    return self._open[loop]
+            await self.prepare()
+            if loop in self._open:  # another call was faster
+                return self._open[loop]
             for other in [other for other in self._open if other.is_closed()]:
                 del self._open[other]
             known = self._open[loop] = self._connect()
@@ -203,6 +207,7 @@ class OpenAIChat(BaseChatModel):
     def _connect(self) -> _Open:
         if self._given is not None:
             client = self._given.with_options(max_retries=0)
+            self._check_key(client.api_key)
         else:
             from openai import AsyncOpenAI  # noqa: PLC0415 because it costs a second, and only who calls needs it
 
@@ -212,8 +217,9 @@ class OpenAIChat(BaseChatModel):
         return _Open(client, http.Response, _until_closed(client if self._given is None else None))
 
     def _key(self) -> str:
-        key = self._api_key or os.environ.get("OPENAI_API_KEY")
+        key = (self._api_key or os.environ.get("OPENAI_API_KEY") or "").strip()  # files end in a newline
         if key:
+            self._check_key(key)
             return key
         if self.base_url == OPENAI:
             raise LLMAuthenticationError(
@@ -221,6 +227,11 @@ class OpenAIChat(BaseChatModel):
                 "another server set OPENAI_BASE_URL, or pass base_url=."
             )
         return _NO_KEY
+
+    def _check_key(self, key: str) -> None:
+        unfit = failures.unfit_key(self._asked, key)
+        if unfit is not None:
+            raise unfit
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop; a client that was given stays open."""
@@ -235,6 +246,19 @@ class OpenAIChat(BaseChatModel):
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def read_address(address: str, called: str) -> SplitResult:
+    """The parts of a server's address. Raises `LLMError`, which calls it as it was called where it was set."""
+    try:
+        url = urlsplit(address)
+        fit = address.isprintable() and " " not in address
+        if fit and url.scheme in {"http", "https"} and url.hostname and url.port != 0:
+            return url
+    except ValueError:  # brackets that are not closed, or a port that is none
+        url = None
+    meant = "http://127.0.0.1:8000/v1" if url is None or "://" in address else f"http://{address}"
+    raise LLMError(f"{called}={address!r} is no address. Write {called}={meant!r}.")
 
 
 def _check_client(client: Any, api_key: str | None, base_url: str | None) -> None:

@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -237,20 +238,23 @@ def offline_answer(body: Any) -> Scripted:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Serve on 127.0.0.1 until interrupted."""
+    """Serve on 127.0.0.1 until interrupted. Raises `SystemExit` with a line that says why it cannot."""
     parser = argparse.ArgumentParser(prog="python -m agentflow_llm.server", description=__doc__)
     parser.add_argument("--port", type=int, default=8000, help="0 for any that is free (default: %(default)s)")
     port = parser.parse_args(arguments).port
-    try:
-        with LoopbackServer(offline_answer, models=["offline"], port=port) as server:
-            sys.stdout.write(
-                f"Answering without a language model at {server.base_url}. Try it from another terminal:\n"
-                f"    OPENAI_BASE_URL={server.base_url} agentflow demo\n"
-            )
-            sys.stdout.flush()
-            threading.Event().wait()
-    except KeyboardInterrupt:
-        return
+    with ExitStack() as until_interrupted:
+        try:
+            server = until_interrupted.enter_context(LoopbackServer(offline_answer, models=["offline"], port=port))
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+            sys.exit(f"Cannot serve at 127.0.0.1:{port}: {reason}. Choose another with --port; 0 is any that is free.")
+        until_interrupted.enter_context(suppress(KeyboardInterrupt))
+        sys.stdout.write(
+            f"Answering without a language model at {server.base_url}. Try it from another terminal:\n"
+            f"    OPENAI_BASE_URL={server.base_url} agentflow demo\n"
+        )
+        sys.stdout.flush()
+        threading.Event().wait()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from .errors import LLMResponseError
-from .loose import as_dict, as_list, excerpt, first
+from .loose import as_dict, as_list, excerpt, first, well_formed
 from .messages import (
     ChatMessage,
     ReasoningPart,
@@ -58,7 +58,7 @@ def render_messages(messages: Iterable[ChatMessage]) -> list[dict[str, Any]]:
     for message in messages:
         content = message.content
         if len(content) == 1 and type(content[0]) is TextPart:  # nearly all are
-            rendered.append({"role": message.role, "content": content[0].text})
+            rendered.append({"role": message.role, "content": well_formed(content[0].text)})
         else:
             rendered.extend(_render_parts(message))
     return rendered
@@ -73,16 +73,16 @@ def _render_parts(message: ChatMessage) -> list[dict[str, Any]]:
             case TextPart() | RefusalPart():  # as content, a refusal is understood by every server
                 text = (text or "") + part.text
             case ToolCallPart():
-                function = {"name": part.name, "arguments": part.arguments}
+                function = {"name": part.name, "arguments": well_formed(part.arguments)}
                 calls.append({"id": part.id, "type": "function", "function": function})
             case ToolResultPart():
-                rendered.append({"role": "tool", "tool_call_id": part.call_id, "content": part.content})
+                rendered.append({"role": "tool", "tool_call_id": part.call_id, "content": well_formed(part.content)})
             case ReasoningPart():  # servers that give it do not want it back
                 pass
     if text is not None or calls or not rendered:
         said: dict[str, Any] = {"role": message.role}
         if text is not None or not calls:
-            said["content"] = text or ""
+            said["content"] = well_formed(text or "")
         if calls:
             said["tool_calls"] = calls
         rendered.append(said)
@@ -91,7 +91,7 @@ def _render_parts(message: ChatMessage) -> list[dict[str, Any]]:
 
 def render_tool(tool: ToolDefinition) -> dict[str, Any]:
     """A tool as the wire has it."""
-    described = {"description": tool.description} if tool.description else {}
+    described = {"description": well_formed(tool.description)} if tool.description else {}
     return {"type": "function", "function": {"name": tool.name, **described, "parameters": tool.parameters}}
 
 
@@ -130,10 +130,10 @@ def read_reply(body: Any) -> Reply:
 def _text(content: Any) -> str:
     """The text of a content: a string, or a list of parts, as Mistral and OpenRouter send."""
     if isinstance(content, str):
-        return content
+        return well_formed(content)
     parts: list[Any] = [content] if isinstance(content, dict) else as_list(content)
     texts = (part if isinstance(part, str) else _text_of_part(as_dict(part)) for part in parts)
-    return "".join(text for text in texts if isinstance(text, str))
+    return well_formed("".join(text for text in texts if isinstance(text, str)))
 
 
 def _text_of_part(part: dict[str, Any]) -> Any:
@@ -151,7 +151,7 @@ def _read_calls(said: Any) -> list[ToolCallPart]:
             arguments = json.dumps(arguments or {}, ensure_ascii=False)
         if not isinstance(ident, str) or not ident or any(ident == other.id for other in calls):
             ident = f"call_{uuid4().hex[:24]}"  # without one of its own, its result could not be told from others'
-        calls.append(ToolCallPart(id=ident, name=name, arguments=arguments if arguments.strip() else "{}"))
+        calls.append(ToolCallPart(id=ident, name=name, arguments=well_formed(arguments) if arguments.strip() else "{}"))
     return calls
 
 
