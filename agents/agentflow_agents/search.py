@@ -36,9 +36,9 @@ _LONGEST_READ = 20_000
 _MOST_SHOWN = 3
 _MOST_FOUND = 1_000_000
 _ENGLISH = """
-    a about an and any are as at be been but by can could did do does for from had has have how i if in into is it its
-    many me much my no not of on or our should so some than that the their them then there these they this those to us was we
-    were what when where which who whom whose why will with would you your
+    a about an and any are as at be been but by can could did do does for from had has have how i if in into is it
+    its many me much my no not of on or our should so some than that the their them then there these they this those
+    to us was we were what when where which who whom whose why will with would you your
 """
 _FILLER = frozenset(_ENGLISH.split())
 """Words that say little, and in few documents would decide what is found."""
