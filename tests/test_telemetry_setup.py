@@ -570,7 +570,7 @@ def test_what_an_exporter_says_is_put_in_a_few_words(reason: str, told: str) -> 
 # at the end of a program, and in a fork
 
 PROGRAM = """
-import os, sys
+import os, sys, warnings
 from agentflow import *
 from agentflow_instrumentation import setup
 
@@ -582,6 +582,7 @@ class Chain(Workflow):
 setup(endpoint=sys.argv[1], service_name="parent")
 Chain().run_sync()
 if sys.argv[2:] == ["fork"]:
+    warnings.simplefilter("ignore", DeprecationWarning)  # from 3.12 on: a forked program should have no threads
     child = os.fork()
     Chain().run_sync()
     if child:
