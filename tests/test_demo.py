@@ -111,7 +111,7 @@ def plain(text: str) -> list[str]:
     """The lines that a demo printed, in any order, without what differs from run to run."""
     for pattern, instead in (
         (r"\d+(?:\.\d+)? [mu]?s\b", "0 s"),
-        (r"  waited 0 s", ""),
+        (r"(← (?:\d+ \W )?\S+).*", r"\1"),  # how long it waited may leave no room for the rest
         (r"trace [0-9a-f]{32}", "trace"),
         (r"127\.0\.0\.1:\d+", "127.0.0.1:11434"),
         (r" +", " "),

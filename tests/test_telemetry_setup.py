@@ -26,7 +26,8 @@ from opentelemetry.util._once import Once
 from agentflow import Event, StartEvent, StopEvent, Workflow, step
 from agentflow_instrumentation import FileExporter, Telemetry, discovery, setup
 from agentflow_instrumentation.exporters import Protocol, make_outlet
-from agentflow_instrumentation.outlet import Outlet, shorten
+from agentflow_instrumentation.outlet import Outlet
+from agentflow_instrumentation.reasons import shorten
 from agentflow_instrumentation.testing import OtlpReceiver
 
 SPANS = {"invoke_workflow Chain", "event StartEvent", "step one", "event Middle", "step two"}

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from .outlet import Direct, Outlet, without_password
+from .outlet import Direct, Outlet
+from .reasons import without_password
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

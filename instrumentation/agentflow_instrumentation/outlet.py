@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import threading
 import time
 import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any
+
+from .reasons import gives_up, shorten
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -29,47 +30,6 @@ _NOISY = (
     "urllib3.connectionpool",
 )
 _QUEUE, _SHORT_QUEUE, _BATCH, _DELAY = 32_768, 2_048, 512, 1_000
-_HINTS = (
-    (r"BadStatusLine", "it looks like a gRPC port: use protocol='grpc'"),
-    (r"Failed parsing HTTP/2", "it looks like an HTTP port: use protocol='http/protobuf'"),
-    (r"refused|ECONNREFUSED", "connection refused"),
-    (r"resol(?:ve|ution)|getaddrinfo|Name or service|nodename", "the host is not known"),
-    (r"timed? ?out|DEADLINE_EXCEEDED", "no answer in time"),
-    (r"Too Many Requests|code: 429", "too many requests"),
-    (r"RESOURCE_EXHAUSTED|larger than max|too large", "the batch is too large for the receiver"),
-    (r"UNIMPLEMENTED", "the receiver takes no traces there"),
-    (r"certificate|SSL", "the TLS certificate is not accepted"),
-)
-_AFTERWARDS = re.compile("shutdown|max retries", re.IGNORECASE)
-"""Said when an exporter gives up; why it had to was said before."""
-_WORDS = 160
-_FRAMES = (
-    r"code: (?P<code>\d{3}), reason: (?P<why>.*)",
-    r"code: None, reason: (?P<why>.*)",
-    r"Failed to export \w+ to \S+, error code: (?:StatusCode\.)?(?P<why>.*)",
-    r"Transient error StatusCode\.(?P<code>\w+) encountered .*Error details: (?P<why>.*)",
-    r"Transient error (?:StatusCode\.)?(?P<why>.*) encountered while exporting",
-)
-"""What exporters write around what happened."""
-
-
-def shorten(reason: str) -> str:
-    """What an exporter said, in a few words."""
-    for pattern, hint in _HINTS:
-        if re.search(pattern, reason, re.IGNORECASE):
-            return hint
-    text = " ".join(without_password(reason).split())
-    for frame in _FRAMES:
-        if match := re.search(frame, text):
-            found = match.groupdict()
-            text = f"{found['code']} {found['why']}" if found.get("code") else found["why"]
-            break
-    return text if len(text) <= _WORDS else f"{text[:_WORDS]}…"
-
-
-def without_password(text: str) -> str:
-    """A text without what stands before the host in its addresses."""
-    return re.sub(r"(?<=//)[^\s@]*@(?:[^\s/@]*@)*|[^\s/'\"]+:[^\s/@]*@", "***@", text)
 
 
 class _KeepsBack(logging.Filter):
@@ -179,7 +139,7 @@ class Outlet:
 
     def heard(self, message: str) -> None:
         """The exporter logged something while it exported."""
-        if (self.reason and _AFTERWARDS.search(message)) or (self._closed and self._late):
+        if (self.reason and gives_up(message)) or (self._closed and self._late):
             return  # nobody waits for it any more, so it says that it was interrupted
         with self._condition:
             self.reason = message

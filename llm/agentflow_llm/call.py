@@ -66,14 +66,8 @@ class BaseChatModel(ABC):
         extra: Mapping[str, Any] | None = None,
     ) -> Reply:
         """See `ChatModel.chat`."""
-        asked = {
-            "tool_choice": tool_choice,
-            "temperature": temperature,
-            "max_tokens": max_tokens,
-            "stop": [stop] if isinstance(stop, str) else stop,
-            "seed": seed,
-        }
-        call = self._call(messages, tools, asked, extra)
+        asked = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed}
+        call = self._call(messages, tools, extra, tool_choice=tool_choice, stop=stop, **asked)
         await self.prepare()
         with operation(Kind.CHAT, self.model, call) as seen:
             reply = await self._in_time(call, self.timeout if timeout is None else timeout, seen)
@@ -85,13 +79,16 @@ class BaseChatModel(ABC):
         self,
         messages: Sequence[ChatMessage],
         tools: Sequence[ToolDefinition],
-        asked: Mapping[str, Any],
         extra: Mapping[str, Any] | None,
+        *,
+        tool_choice: str | None,
+        stop: Sequence[str] | None,
+        **asked: Any,
     ) -> ChatCall:
+        if tool_choice is not None:
+            _check_choice(tool_choice, tools)
+        asked = {"tool_choice": tool_choice, "stop": [stop] if isinstance(stop, str) else stop, **asked}
         parameters = {name: value for name, value in asked.items() if value is not None}
-        choice = parameters.get("tool_choice")
-        if choice is not None:
-            _check_choice(choice, tools)
         return ChatCall(
             self.provider,
             self.model,

@@ -132,14 +132,9 @@ class OpenAIChat(BaseChatModel):
         extra: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """The body that `chat` with these arguments would send; yours to change."""
-        asked = {
-            "tool_choice": tool_choice,
-            "temperature": temperature,
-            "max_tokens": max_tokens,
-            "stop": [stop] if isinstance(stop, str) else stop,
-            "seed": seed,
-        }
-        return deepcopy(self._render(self._call(messages, tools, asked, extra)))
+        asked = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed}
+        call = self._call(messages, tools, extra, tool_choice=tool_choice, stop=stop, **asked)
+        return deepcopy(self._render(call))
 
     def _render(self, call: ChatCall) -> dict[str, Any]:
         return render_request(call, max_tokens_as=self._max_tokens_as)
