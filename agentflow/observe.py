@@ -15,7 +15,7 @@ import asyncio
 import itertools
 import time
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -341,18 +341,40 @@ def attach(*more: Observer) -> Watch | None:
     return Watch(observers) if observers else None
 
 
-@contextmanager
-def operation(kind: Kind, name: str, subject: object = None) -> Generator[tuple[Watch, Operation] | None, None, None]:
-    """Open an operation of a client or a tool around a block, in the step that is running, if one is.
+class Opened:
+    """An operation of a client that goes on. Who opened it closes it, in the same context, exactly once."""
 
-    Yields None where nobody listens, else the watch and the operation, to set `result` or `outcome`
-    and to note things on. An exception that passes through ends the operation with it.
+    __slots__ = ("_token", "op", "watch")
+
+    def __init__(self, watch: Watch, op: Operation, token: Token[Scope | None]) -> None:
+        self.watch = watch
+        self.op = op
+        self._token = token
+
+    def note(self, name: str, facts: dict[str, Any]) -> None:
+        """Tell that something happened."""
+        self.watch.noted(self.op, name, facts)
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Tell that it ended, with an error or with `op.outcome`."""
+        try:
+            self.watch.finished(self.op, error, self.op.outcome if error is None else outcome_of(error))
+        finally:
+            with suppress(ValueError):  # a generator may be closed in another context than it was begun in
+                current_scope.reset(self._token)
+
+
+def open_operation(kind: Kind, name: str, subject: object = None) -> Opened | None:
+    """Open an operation of a client or a tool, in the step that is running, if one is. None where nobody listens.
+
+    What is called in this context from now on belongs to it, until it is closed. `operation` does both around a
+    block; this is for what is spread over several calls, which then runs `open_operation` and `close` in a
+    `contextvars.Context` of its own, so that the caller's sees nothing of it.
     """
     scope = current_scope.get()
     watch = attach() if scope is None else scope.watch
     if watch is None or not watch.wants(kind):
-        yield None
-        return
+        return None
     op = Operation(
         kind,
         name,
@@ -364,16 +386,27 @@ def operation(kind: Kind, name: str, subject: object = None) -> Generator[tuple[
     inner = Scope(None if scope is None else scope.run, watch, op.ref, op.run_id, op.workflow or "")
     token = current_scope.set(inner)
     watch.started(op)
+    return Opened(watch, op, token)
+
+
+@contextmanager
+def operation(kind: Kind, name: str, subject: object = None) -> Generator[Opened | None, None, None]:
+    """Open an operation of a client or a tool around a block, in the step that is running, if one is.
+
+    Yields None where nobody listens, else the operation, to set the `result` or `outcome` of its `op` and to note
+    things on. An exception that passes through ends the operation with it.
+    """
+    opened = open_operation(kind, name, subject)
+    if opened is None:
+        yield None
+        return
     try:
-        yield watch, op
+        yield opened
     except BaseException as error:
-        watch.finished(op, error, outcome_of(error))
+        opened.close(error)
         raise
     else:
-        watch.finished(op, None, op.outcome)
-    finally:
-        with suppress(ValueError):  # a generator may be closed in another context than it was begun in
-            current_scope.reset(token)
+        opened.close()
 
 
 def outcome_of(error: BaseException) -> Outcome:

@@ -16,7 +16,7 @@ from agentflow_llm import (
     LLMResponseError,
     LLMTimeoutError,
     OfflineModel,
-    OpenAIChat,
+    OpenAI,
     default_model,
 )
 from agentflow_llm.server import Answer, LoopbackServer, Request
@@ -52,7 +52,7 @@ async def test_without_anything_there_is_no_language_model_and_it_says_so() -> N
 async def test_key_means_openai(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     model, reason = await default_model()
-    assert isinstance(model, OpenAIChat)
+    assert isinstance(model, OpenAI)
     assert (model.model, model.base_url) == ("gpt-4o-mini", "https://api.openai.com/v1")
     assert "AGENTFLOW_MODEL is not" in reason
     monkeypatch.setenv("AGENTFLOW_MODEL", "gpt-9")
@@ -67,7 +67,7 @@ async def test_address_without_a_model_means_the_first_that_it_lists(
     monkeypatch.setenv("OPENAI_BASE_URL", f"{server.base_url}/")
     monkeypatch.setenv("OPENAI_API_KEY", "mine")
     model, reason = await default_model()
-    assert isinstance(model, OpenAIChat)
+    assert isinstance(model, OpenAI)
     assert model.model == "one"
     assert "the first in the list" in reason
     assert server.requests[0].headers["authorization"] == "Bearer mine"
@@ -80,7 +80,7 @@ async def test_address_and_model_are_taken_as_they_are(monkeypatch: pytest.Monke
     monkeypatch.setenv("AGENTFLOW_MODEL", "mine")
     model, _ = await default_model()
     with pytest.raises(LLMConnectionError, match="'mine' at"):
-        await OpenAIChat(model.model, retry=None).chat([])
+        await OpenAI(model.model, retry=None).chat([])
 
 
 async def test_dead_address_is_never_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +110,7 @@ async def test_server_that_lists_nothing_needs_a_model_s_name(monkeypatch: pytes
 async def test_local_ollama_is_found(form: str, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OLLAMA_HOST", form.format(server.base_url.split("/")[2]))
     model, reason = await default_model()
-    assert isinstance(model, OpenAIChat)
+    assert isinstance(model, OpenAI)
     assert (model.model, model.provider, model.base_url) == ("one", "ollama", server.base_url)
     assert "its first model" in reason
     monkeypatch.setenv("AGENTFLOW_MODEL", "two")

@@ -440,7 +440,7 @@ async def test_model_is_sent_the_conversation_itself_and_no_copy_of_it() -> None
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"llm": "gpt-4o"}, "Write llm=OpenAIChat('gpt-4o')"),
+        ({"llm": "gpt-4o"}, "Write llm=OpenAI('gpt-4o')"),
         ({"memory": []}, "Write memory=ChatMemory()"),
         ({"max_turns": 0}, "a whole number of 1 or more"),
         ({"max_turns": True}, "a whole number of 1 or more"),
@@ -472,8 +472,8 @@ def test_importing_agents_brings_no_client_and_no_parser() -> None:
         ({"memory": ChatMemory}, r"it is a class, and no memory. Write memory=ChatMemory\(\)"),
         ({"memory": []}, r"it is no memory. Write memory=ChatMemory\(\)"),
         ({"llm": OfflineModel}, r"it is a class, and no model. Write llm=OfflineModel\(\.\.\.\)"),
-        ({"llm": "gpt-9"}, r"it is no model. Write llm=OpenAIChat\('gpt-9'\)"),
-        ({"llm": 3}, r"it is no model. Write llm=OpenAIChat\('gpt-4o-mini'\)"),
+        ({"llm": "gpt-9"}, r"it is no model. Write llm=OpenAI\('gpt-9'\)"),
+        ({"llm": 3}, r"it is no model. Write llm=OpenAI\('gpt-4o-mini'\)"),
         ({"system_prompt": 3}, r"system_prompt=3\): it is a text"),
     ],
 )

@@ -1061,7 +1061,7 @@ async def test_an_operation_of_a_client_belongs_to_the_step_that_is_running() ->
     def call(name: str) -> None:
         with operation(Kind.TOOL, name, subject={"x": 1}) as opened:
             assert opened is not None
-            watch, op = opened
+            watch, op = opened.watch, opened.op
             op.result = 3
             watch.noted(op, "chunk", {"n": 1})
 
@@ -1153,7 +1153,7 @@ async def test_an_operation_keeps_an_outcome_that_was_set_on_it() -> None:
     """A client may know better than "ok"."""
     with record() as seen, operation(Kind.TOOL, "tool") as opened:
         assert opened is not None
-        opened[1].outcome = "dropped"
+        opened.op.outcome = "dropped"
     assert only(seen.operations).outcome == "dropped"
 
 

@@ -25,7 +25,7 @@ from agentflow_llm import (
     LLMResponseError,
     LLMTimeoutError,
     LLMUnavailableError,
-    OpenAIChat,
+    OpenAI,
     RateLimitError,
     ToolCallPart,
     ToolDefinition,
@@ -57,7 +57,7 @@ def server() -> Iterator[LoopbackServer]:
 async def answer_of(*script: Any, **how: Any) -> Any:
     """What a model makes of these answers: the reply, or the error."""
     with LoopbackServer(script) as server:
-        async with OpenAIChat("m", base_url=server.base_url, retry=None, **how) as model:
+        async with OpenAI("m", base_url=server.base_url, retry=None, **how) as model:
             try:
                 return await model.chat(HELLO)
             except LLMError as error:
@@ -65,7 +65,7 @@ async def answer_of(*script: Any, **how: Any) -> Any:
 
 
 async def test_reply_comes_from_the_server(server: LoopbackServer) -> None:
-    async with OpenAIChat("m", base_url=server.base_url) as model:
+    async with OpenAI("m", base_url=server.base_url) as model:
         reply = await model.chat(HELLO, temperature=0)
     assert (reply.text, reply.finish_reason, reply.model, reply.id) == ("Hi", "stop", "m-2", "r1")
     assert (reply.usage.total_tokens, reply.usage.http_requests) == (4, 1)
@@ -86,7 +86,7 @@ async def test_what_is_sent_is_what_render_request_shows(server: LoopbackServer)
         "stop": "END",
         "extra": {"user": "u"},
     }
-    async with OpenAIChat("m", base_url=server.base_url) as model:
+    async with OpenAI("m", base_url=server.base_url) as model:
         await model.chat(messages, **asked)
     assert server.requests[0].json == model.render_request(messages, **asked)
     assert server.requests[0].json["max_tokens"] == 5
@@ -94,18 +94,18 @@ async def test_what_is_sent_is_what_render_request_shows(server: LoopbackServer)
 
 def test_rendered_request_is_the_caller_s_own() -> None:
     tool = ToolDefinition(name="search")
-    model = OpenAIChat("m")
+    model = OpenAI("m")
     model.render_request(HELLO, tools=[tool])["tools"][0]["function"]["parameters"]["properties"]["x"] = {}
     assert tool.parameters["properties"] == {}
 
 
 def test_openai_has_its_own_name_for_the_limit_of_tokens() -> None:
-    assert OpenAIChat("m").render_request([], max_tokens=5)["max_completion_tokens"] == 5
+    assert OpenAI("m").render_request([], max_tokens=5)["max_completion_tokens"] == 5
 
 
 @pytest.mark.parametrize(("key", "sent"), [("mine", "Bearer mine"), (None, "Bearer no-key-needed")])
 async def test_server_that_is_not_openai_s_needs_no_key(server: LoopbackServer, key: str | None, sent: str) -> None:
-    async with OpenAIChat("m", base_url=server.base_url, api_key=key) as model:
+    async with OpenAI("m", base_url=server.base_url, api_key=key) as model:
         await model.chat(HELLO)
     assert server.requests[0].headers["authorization"] == sent
 
@@ -114,21 +114,21 @@ async def test_environment_gives_key_and_address(server: LoopbackServer, monkeyp
     monkeypatch.setenv("OPENAI_API_KEY", "from-environment")
     monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
     monkeypatch.setenv("OPENAI_ADMIN_KEY", "never-sent")
-    async with OpenAIChat("m") as model:
+    async with OpenAI("m") as model:
         await model.chat(HELLO)
     assert server.requests[0].headers["authorization"] == "Bearer from-environment"
 
 
 async def test_openai_without_a_key_says_how_to_give_one() -> None:
-    with pytest.raises(LLMAuthenticationError, match=r"Set OPENAI_API_KEY, or pass OpenAIChat\(\.\.\., api_key="):
-        await OpenAIChat("m").chat(HELLO)
+    with pytest.raises(LLMAuthenticationError, match=r"Set OPENAI_API_KEY, or pass OpenAI\(\.\.\., api_key="):
+        await OpenAI("m").chat(HELLO)
 
 
 async def test_client_of_one_s_own_is_used_without_its_retries() -> None:
     busy: Any = (503, {}, {"error": {"message": "busy"}})
     with LoopbackServer([busy, HI, HI]) as server:
         async with openai.AsyncOpenAI(api_key="mine", base_url=server.base_url, max_retries=5) as client:
-            model = OpenAIChat("m", client=client, retry=None)
+            model = OpenAI("m", client=client, retry=None)
             with pytest.raises(LLMUnavailableError, match="busy"):
                 await model.chat(HELLO)
             assert (await model.chat(HELLO)).text == "Hi"
@@ -146,26 +146,26 @@ async def test_azure_client_keeps_its_addresses() -> None:
         root = server.base_url.removesuffix("/v1")
         async with openai.AsyncAzureOpenAI(api_key="k", azure_endpoint=root, api_version="2024-10-21") as client:
             with pytest.raises(LLMNotFoundError):
-                await OpenAIChat("gpt-4o", client=client).chat(HELLO)
+                await OpenAI("gpt-4o", client=client).chat(HELLO)
         paths += [request.path for request in server.requests]
     assert paths == ["/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21"]
 
 
 def test_client_that_does_not_fit_is_refused() -> None:
     with openai.OpenAI(api_key="k") as blocking, pytest.raises(LLMError, match=r"client=openai\.AsyncOpenAI"):
-        OpenAIChat("m", client=blocking)  # type: ignore[arg-type]  # because it is wrong
+        OpenAI("m", client=blocking)  # type: ignore[arg-type]  # because it is wrong
     with pytest.raises(LLMError, match="Leave out api_key"):
-        OpenAIChat("m", client=openai.AsyncOpenAI(api_key="k"), api_key="other")
+        OpenAI("m", client=openai.AsyncOpenAI(api_key="k"), api_key="other")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:8000/v1", "file:///etc/x", "nonsense"])
 def test_what_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(LLMError, match="is no address"):
-        OpenAIChat("m", base_url=address)
+        OpenAI("m", base_url=address)
 
 
 def test_one_model_serves_several_event_loops(server: LoopbackServer) -> None:
-    model = OpenAIChat("m", base_url=server.base_url)
+    model = OpenAI("m", base_url=server.base_url)
 
     async def ask() -> str:
         return (await model.chat(HELLO)).text
@@ -176,7 +176,7 @@ def test_one_model_serves_several_event_loops(server: LoopbackServer) -> None:
 
 
 async def test_concurrent_first_calls_share_one_client(server: LoopbackServer) -> None:
-    async with OpenAIChat("m", base_url=server.base_url) as model:
+    async with OpenAI("m", base_url=server.base_url) as model:
         replies = await asyncio.gather(*(model.chat(HELLO) for _ in range(3)))
         assert [reply.text for reply in replies] == ["Hi"] * 3
         assert len(model._open) == 1  # noqa: SLF001 because nothing else tells
@@ -224,7 +224,7 @@ async def test_dead_end_says_where_and_why() -> None:
     with LoopbackServer() as server:
         address = server.base_url
     with pytest.raises(LLMConnectionError, match=r"refused|Connect call failed") as caught:
-        await OpenAIChat("m", base_url=address, retry=None).chat(HELLO)
+        await OpenAI("m", base_url=address, retry=None).chat(HELLO)
     assert address in str(caught.value)
 
 
@@ -236,7 +236,7 @@ async def test_slow_server_runs_into_the_limit() -> None:
 
 async def test_cancelled_call_ends_at_once() -> None:
     with LoopbackServer([Answer(HI, delay=60)]) as server:
-        async with OpenAIChat("m", base_url=server.base_url) as model:
+        async with OpenAI("m", base_url=server.base_url) as model:
             task = asyncio.create_task(model.chat(HELLO))
             while not server.requests:  # noqa: ASYNC110 because the server's thread sets no event of this loop
                 await asyncio.sleep(0)
@@ -247,7 +247,7 @@ async def test_cancelled_call_ends_at_once() -> None:
 
 async def test_operation_tells_the_server(server: LoopbackServer) -> None:
     with record() as seen:
-        async with OpenAIChat("m", base_url=server.base_url) as model:
+        async with OpenAI("m", base_url=server.base_url) as model:
             reply = await model.chat(HELLO)
     (op,) = seen.find(Kind.CHAT, "m")
     assert (op.subject.provider, op.subject.server_address) == ("openai", "127.0.0.1")
@@ -266,15 +266,13 @@ async def test_operation_tells_the_server(server: LoopbackServer) -> None:
     ],
 )
 def test_provider_is_known_from_the_address(address: str, provider: str, port: int) -> None:
-    model = OpenAIChat("m", base_url=address)
+    model = OpenAI("m", base_url=address)
     assert (model.provider, model.server_port) == (provider, port)
-    assert OpenAIChat("m", base_url=address, provider="mine").provider == "mine"
+    assert OpenAI("m", base_url=address, provider="mine").provider == "mine"
 
 
 def test_password_in_an_address_is_not_shown() -> None:
-    assert (
-        repr(OpenAIChat("m", base_url="http://me:secret@host/v1?key=x")) == "OpenAIChat('m', base_url='http://host/v1')"
-    )
+    assert repr(OpenAI("m", base_url="http://me:secret@host/v1?key=x")) == "OpenAI('m', base_url='http://host/v1')"
 
 
 @pytest.mark.parametrize("key", ["sk-\xe9", "sk-a\nb", "sk-a b", "sk-\udcff"])
@@ -283,23 +281,23 @@ async def test_key_that_cannot_be_sent_is_refused_without_being_shown(
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "from-environment")
     with pytest.raises(LLMAuthenticationError, match="cannot be sent: its character") as caught:
-        await OpenAIChat("m", base_url=server.base_url, api_key=key).chat(HELLO)
+        await OpenAI("m", base_url=server.base_url, api_key=key).chat(HELLO)
     assert key not in str(caught.value)
     assert "\n" not in str(caught.value)
     async with openai.AsyncOpenAI(api_key=key, base_url=server.base_url) as client:
         with pytest.raises(LLMAuthenticationError, match="cannot be sent"):
-            await OpenAIChat("m", client=client).chat(HELLO)
+            await OpenAI("m", client=client).chat(HELLO)
     assert server.requests == []
 
 
 async def test_newline_behind_a_key_is_no_part_of_it(server: LoopbackServer) -> None:
-    async with OpenAIChat("m", base_url=server.base_url, api_key="mine\n") as model:
+    async with OpenAI("m", base_url=server.base_url, api_key="mine\n") as model:
         await model.chat(HELLO)
     assert server.requests[0].headers["authorization"] == "Bearer mine"
 
 
 async def test_request_that_cannot_be_sent_is_an_error_of_ours(server: LoopbackServer) -> None:
-    async with OpenAIChat("m", base_url=server.base_url) as model:
+    async with OpenAI("m", base_url=server.base_url) as model:
         with pytest.raises(LLMRefusedError, match="cannot be sent: TypeError"):
             await model.chat(HELLO, extra={"x": object()})
         with pytest.raises(LLMRefusedError, match="cannot be sent: UnicodeEncodeError"):
@@ -307,7 +305,7 @@ async def test_request_that_cannot_be_sent_is_an_error_of_ours(server: LoopbackS
 
 
 async def test_question_with_half_of_a_surrogate_pair_is_answered(server: LoopbackServer) -> None:
-    async with OpenAIChat("m", base_url=server.base_url) as model:
+    async with OpenAI("m", base_url=server.base_url) as model:
         await model.chat([ChatMessage(role="user", content="name \udcff.txt")])
     assert server.requests[0].json["messages"][0]["content"] == "name \ufffd.txt"
 
@@ -315,13 +313,13 @@ async def test_question_with_half_of_a_surrogate_pair_is_answered(server: Loopba
 @pytest.mark.parametrize("address", ["http://[::1", "http://h:99999", "http://h:x", "http://h:0", "http://a b/v1"])
 def test_address_that_cannot_be_taken_apart_is_refused(address: str) -> None:
     with pytest.raises(LLMError, match=r"base_url=.* is no address. Write base_url='http://127"):
-        OpenAIChat("m", base_url=address)
+        OpenAI("m", base_url=address)
 
 
 def test_address_from_the_environment_is_refused_by_its_name_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "127.0.0.1:1/v1")
     with pytest.raises(LLMError, match=r"Write OPENAI_BASE_URL='http://127.0.0.1:1/v1'"):
-        OpenAIChat("m")
+        OpenAI("m")
 
 
 def test_client_is_imported_before_the_call_is_measured() -> None:
@@ -329,8 +327,8 @@ def test_client_is_imported_before_the_call_is_measured() -> None:
         "import asyncio, sys\n"
         "from agentflow.observe import Kind\n"
         "from agentflow.testing import record\n"
-        "from agentflow_llm import OpenAIChat\n"
-        "class Model(OpenAIChat):\n"
+        "from agentflow_llm import OpenAI\n"
+        "class Model(OpenAI):\n"
         "    async def prepare(self):\n"
         "        begun.append(('openai' in sys.modules, len(seen.find(Kind.CHAT))))\n"
         "        await super().prepare()\n"

@@ -12,7 +12,7 @@ import pytest
 from agentflow.clock import use_clock
 from agentflow.retry import Retry
 from agentflow.testing import FakeClock, record
-from agentflow_llm import ChatMessage, OpenAIChat, RateLimitError, Reply, ToolDefinition, ToolResultPart
+from agentflow_llm import ChatMessage, OpenAI, RateLimitError, Reply, ToolDefinition, ToolResultPart
 from agentflow_llm.server import LoopbackServer
 from agentflow_llm.wire import read_request
 
@@ -52,7 +52,7 @@ async def test_plain_reply() -> None:
     recording = Recording("chat_basic")
     messages, _ = recording.conversation()
     with recording.server as server:
-        async with OpenAIChat("gpt-4o-mini", base_url=server.base_url) as model:
+        async with OpenAI("gpt-4o-mini", base_url=server.base_url) as model:
             reply = await model.chat(messages)
     recording.assert_same_requests()
     assert (reply.text, reply.finish_reason, reply.model) == ("This is a test.", "stop", "gpt-4o-mini-2024-07-18")
@@ -65,7 +65,7 @@ async def test_parallel_calls_and_their_results() -> None:
     recording = Recording("chat_parallel_tools_roundtrip")
     messages, tools = recording.conversation()
     with recording.server as server:
-        async with OpenAIChat("gpt-4o-mini", base_url=server.base_url) as model:
+        async with OpenAI("gpt-4o-mini", base_url=server.base_url) as model:
             first = await model.chat(messages, tools=tools, tool_choice="auto")
             weather = ["50 degrees and raining", "70 degrees and sunny"]
             results = [
@@ -88,7 +88,7 @@ async def test_one_call_after_the_other() -> None:
     messages, tools = recording.conversation()
     replies: list[Reply] = []
     with recording.server as server:
-        async with OpenAIChat("gpt-4o-mini", base_url=server.base_url) as model:
+        async with OpenAI("gpt-4o-mini", base_url=server.base_url) as model:
             for content in ("123124", "true", None):
                 reply = await model.chat(messages, tools=tools)
                 replies.append(reply)
@@ -111,7 +111,7 @@ async def test_too_many_requests_are_tried_again_as_the_policy_says(attempts: in
     del recording.asked[attempts:]
     messages, _ = recording.conversation()
     with recording.server as server, use_clock(FakeClock()) as clock, record() as seen:
-        model = OpenAIChat(
+        model = OpenAI(
             "google/gemini-2.0-flash-exp:free", base_url=server.base_url, retry=Retry(attempts), timeout=None
         )
         task = asyncio.create_task(model.chat(messages))

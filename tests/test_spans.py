@@ -795,7 +795,7 @@ async def test_what_is_unknown_of_a_note_goes_out_as_far_as_content_may() -> Non
     none, full = Seen(), Seen(content="full")
     with operation(Kind.TOOL, "tool") as opened:
         assert opened is not None
-        watch, op = opened
+        watch, op = opened.watch, opened.op
         for _ in range(40):
             watch.noted(op, "progress", {"done": 3, "what": "Ann Example", "more": {"a": [1]}, "empty": None})
     assert dict(none.one("execute_tool tool").events[0].attributes or {}) == {"agentflow.progress.done": 3}

@@ -77,7 +77,7 @@ def call(messages: Sequence[ChatMessage], **more: Any) -> ChatCall:
 def chat(messages: Sequence[ChatMessage], reply: Reply | None = ANSWER, **more: Any) -> None:
     with operation(Kind.CHAT, "tiny", call(messages, **more)) as opened:
         assert opened is not None
-        opened[1].result = reply
+        opened.op.result = reply
 
 
 def text(content: str) -> dict[str, str]:
@@ -218,7 +218,7 @@ def test_each_repeated_request_is_an_event_of_the_one_span() -> None:
     spans = watch()
     with operation(Kind.CHAT, "tiny", call([QUESTION])) as opened:
         assert opened is not None
-        seen, op = opened
+        seen, op = opened.watch, opened.op
         facts_of_one = {"error": ConnectionError("Ann"), "status": 429, "retry_after": 2.0}
         seen.noted(op, "retry", {"attempt": 1, "wait": 2.0, **facts_of_one})
         seen.noted(
@@ -253,7 +253,7 @@ def test_a_chat_that_fails_tells_how_often_it_was_tried() -> None:
     def fail() -> None:
         with operation(Kind.CHAT, "tiny", call([QUESTION])) as opened:
             assert opened is not None
-            opened[0].noted(opened[1], "retry", {"attempt": 1, "wait": 2.0, "error": ConnectionError(), "status": None})
+            opened.note("retry", {"attempt": 1, "wait": 2.0, "error": ConnectionError(), "status": None})
             raise ConnectionError("the key of Ann is wrong")
 
     with pytest.raises(ConnectionError):
@@ -407,7 +407,7 @@ def test_a_tool_call_tells_how_much_and_not_what() -> None:
     spans = watch()
     with operation(Kind.TOOL, "search", ToolExecution("c1", "Find things.", '{"query": "cats"}')) as opened:
         assert opened is not None
-        opened[1].result = ToolResultPart(call_id="c1", name="search", content="16 hours")
+        opened.op.result = ToolResultPart(call_id="c1", name="search", content="16 hours")
     (span,) = spans()
     assert (span.name, span.kind) == ("execute_tool search", SpanKind.INTERNAL)
     assert facts(span) == {
@@ -428,7 +428,7 @@ def test_with_content_a_tool_call_tells_its_arguments_and_its_result() -> None:
     spans = watch("full")
     with operation(Kind.TOOL, "search", ToolExecution("c1", "", '{"query": "cats", "password": "1234"}')) as opened:
         assert opened is not None
-        opened[1].result = ToolResultPart(call_id="c1", name="search", content="16 hours")
+        opened.op.result = ToolResultPart(call_id="c1", name="search", content="16 hours")
     told = only(spans)
     assert told["gen_ai.tool.call.arguments"] == told["input.value"] == '{"query":"cats","password":"**********"}'
     assert told["input.mime_type"] == "application/json"
@@ -440,8 +440,8 @@ def test_a_tool_that_failed_without_raising_is_a_failed_span(outcome: Any, kind:
     spans = watch()
     with operation(Kind.TOOL, "search", ToolExecution("c1", "", "{}")) as opened:
         assert opened is not None
-        opened[1].result = ToolResultPart(call_id="c1", name="search", content="no", outcome=outcome)
-        opened[1].outcome = outcome
+        opened.op.result = ToolResultPart(call_id="c1", name="search", content="no", outcome=outcome)
+        opened.op.outcome = outcome
     (span,) = spans()
     assert span.status.status_code is StatusCode.ERROR
     assert facts(span)["error.type"] == kind
@@ -455,7 +455,7 @@ def test_a_retrieval_tells_how_much_and_not_what() -> None:
     spans = watch()
     with operation(Kind.RETRIEVAL, "docs", RetrievalCall("docs", "sleep of cats", 5)) as opened:
         assert opened is not None
-        opened[1].result = [Passage("cats.md:1", "16 hours", 0.7)]
+        opened.op.result = [Passage("cats.md:1", "16 hours", 0.7)]
     (span,) = spans()
     assert (span.name, span.kind) == ("retrieval docs", SpanKind.CLIENT)
     assert facts(span) == {
@@ -475,7 +475,7 @@ def test_every_document_has_a_number_as_its_score(score: Any, told: float) -> No
     spans = watch("full")
     with operation(Kind.RETRIEVAL, "docs", RetrievalCall("docs", "sleep of cats", 5)) as opened:
         assert opened is not None
-        opened[1].result = [Passage("cats.md:1", "16 hours", score, {"page": 3, "of": object()})]
+        opened.op.result = [Passage("cats.md:1", "16 hours", score, {"page": 3, "of": object()})]
     found = only(spans)
     (document,) = json.loads(found["gen_ai.retrieval.documents"])
     assert document == {
@@ -492,7 +492,7 @@ def test_many_documents_are_cut() -> None:
     spans = watch("full")
     with operation(Kind.RETRIEVAL, "docs", RetrievalCall("docs", "q", 50)) as opened:
         assert opened is not None
-        opened[1].result = [Passage(str(n), "x" * 9000, 1.0) for n in range(50)]
+        opened.op.result = [Passage(str(n), "x" * 9000, 1.0) for n in range(50)]
     told = only(spans)
     assert len(told["gen_ai.retrieval.documents"]) <= 64 * 1024
     assert all(isinstance(one["score"], float) for one in json.loads(told["gen_ai.retrieval.documents"]))
@@ -506,5 +506,5 @@ def test_a_call_without_a_record_is_a_span_all_the_same(kind: Kind, result: obje
     spans = watch("full")
     with operation(kind, "thing", {"any": "subject"}) as opened:
         assert opened is not None
-        opened[1].result = result
+        opened.op.result = result
     assert only(spans)["agentflow.outcome"] == "ok"

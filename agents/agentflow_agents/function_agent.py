@@ -121,7 +121,7 @@ class FunctionAgent(Workflow[AgentInput, AgentResult]):
     async def prepare(self, ctx: Context[AgentState], ev: AgentInput, memory: Remembered) -> Turn:
         """Put the question behind what was said before."""
         talk = await conversation_of(ctx)
-        history = None if memory is None else await memory.aget()
+        history = None if memory is None else await memory.aget(ev.query)
         talk.begin(ev.query, system=self._system, history=history)
         return Turn(number=1)
 
@@ -197,7 +197,7 @@ def _factories(graph: Graph) -> set[Hashable]:
 def _check(kind: str, llm: object, memory: object, system_prompt: object, max_turns: object) -> None:
     if llm is not None and (isinstance(llm, type) or not isinstance(llm, ChatModel)):
         what = "a class, and no model" if isinstance(llm, type) else "no model"
-        line = f"{llm.__name__}(...)" if isinstance(llm, type) else f"OpenAIChat({_model_name(llm)!r})"
+        line = f"{llm.__name__}(...)" if isinstance(llm, type) else f"OpenAI({_model_name(llm)!r})"
         raise AgentConfigurationError(
             f"{kind}(llm={shown(llm)}): it is {what}. Write llm={line}, or leave it out for the one that the "
             "environment names."

@@ -155,7 +155,7 @@ class DocumentIndex:
                 for document, line, heading, text, score in rows
             ]
             if seen is not None:
-                seen[1].result = found
+                seen.op.result = found
             return found
 
     def read(self, source: str) -> str:

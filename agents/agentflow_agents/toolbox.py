@@ -83,7 +83,7 @@ class Toolbox:
                     raise
                 finally:
                     if seen is not None:
-                        seen[1].result = result
+                        seen.op.result = result
         except (Exception, asyncio.CancelledError):
             # whoever looks on has seen the error; the run goes on, and the model is told
             if result is None:

@@ -1,36 +1,37 @@
-"""What all chat models share: a call is one operation, however many attempts it takes."""
+"""What all clients share: a call is one operation, however many attempts it takes, and has one limit on its time."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 from agentflow.clock import current_clock
 from agentflow.observe import Kind, operation
 
-from .backoff import checked, wait_before_retry
-from .errors import LLMError, LLMRefusedError, LLMTimeoutError
-from .records import ChatCall
+from .backoff import Attempts, checked
+from .errors import LLMError, LLMTimeoutError
+from .messages import Reply
+from .model import Embeddings
+from .records import ChatCall, EmbeddingsCall
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable
 
-    from agentflow.clock import Clock
-    from agentflow.observe import Operation, Watch
     from agentflow.retry import RetryPolicy
 
-    from .messages import ChatMessage, Reply, ToolDefinition
+CallT = TypeVar("CallT", ChatCall, EmbeddingsCall)
+AnswerT = TypeVar("AnswerT", Reply, Embeddings)
 
-_CHOICES = ("auto", "none", "required")
 
-
-class BaseChatModel(ABC):
-    """A `ChatModel` whose subclass only says how to answer once.
+class BaseClient(ABC, Generic[CallT, AnswerT]):
+    """A client whose subclass only says how to answer once.
 
     - `retry`: asks again while the server cannot answer; None asks once.
     - `timeout`: seconds for all attempts of a call together, unless the call says otherwise; None for no limit.
     """
 
+    kind: ClassVar[Kind]
     server_address: str | None = None
     server_port: int | None = None
 
@@ -40,130 +41,83 @@ class BaseChatModel(ABC):
         self.model = model
         self.provider = provider
         self.timeout = timeout
-        self._retry = checked(retry)
+        self.retry = checked(retry)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model!r})"
 
-    async def prepare(self) -> None:  # noqa: B027 because few subclasses have anything to do here
+    async def prepare(self) -> None:
         """Load what `answer` needs, such as a library: it is awaited before the call's operation begins."""
 
     @abstractmethod
-    async def answer(self, call: ChatCall) -> Reply:
-        """Answer once: no retries, no operation, no limit on time; `chat` sees to these."""
+    async def answer(self, call: CallT) -> AnswerT:
+        """Answer once: without retries, operation, or limit on time. Raises `LLMError`.
 
-    async def chat(  # noqa: PLR0913 because these are the parameters that models have
-        self,
-        messages: Sequence[ChatMessage],
-        *,
-        tools: Sequence[ToolDefinition] = (),
-        tool_choice: str | None = None,
-        temperature: float | None = None,
-        max_tokens: int | None = None,
-        stop: Sequence[str] | None = None,
-        seed: int | None = None,
-        timeout: float | None = None,
-        extra: Mapping[str, Any] | None = None,
-    ) -> Reply:
-        """See `ChatModel.chat`."""
-        asked = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed}
-        call = self._call(messages, tools, extra, tool_choice=tool_choice, stop=stop, **asked)
+        An error says in `http_requests` how many requests were sent for it, as the answer's usage does.
+        """
+
+    async def complete(self, call: CallT) -> AnswerT:
+        """Answer, with the retries of this client, in the operation that is open. Raises `LLMError`."""
+        attempts = Attempts(self.retry, call)
+        while True:
+            try:
+                answer = await self.answer(call)
+            except LLMError as error:
+                await attempts.wait(error)
+            else:
+                return counting(answer, attempts.http_requests)
+
+    async def _call(self, call: CallT, timeout: float | None) -> AnswerT:
+        """Answer, as one operation, within the limit of time."""
         await self.prepare()
-        with operation(Kind.CHAT, self.model, call) as seen:
-            reply = await self._in_time(call, self.timeout if timeout is None else timeout, seen)
+        timeout = self.timeout if timeout is None else timeout
+        with operation(self.kind, self.model, call) as seen:
             if seen is not None:
-                seen[1].result = reply
-            return reply
+                call = replace(call, noting=seen.note)
+            answer = await self.in_time(call, timeout)
+            if seen is not None:
+                seen.op.result = answer
+            return answer
 
-    def _call(
-        self,
-        messages: Sequence[ChatMessage],
-        tools: Sequence[ToolDefinition],
-        extra: Mapping[str, Any] | None,
-        *,
-        tool_choice: str | None,
-        stop: Sequence[str] | None,
-        **asked: Any,
-    ) -> ChatCall:
-        if tool_choice is not None:
-            _check_choice(tool_choice, tools)
-        asked = {"tool_choice": tool_choice, "stop": [stop] if isinstance(stop, str) else stop, **asked}
-        parameters = {name: value for name, value in asked.items() if value is not None}
-        return ChatCall(
-            self.provider,
-            self.model,
-            messages,
-            tools,
-            parameters,
-            extra if extra is not None else {},
-            self.server_address,
-            self.server_port,
-        )
-
-    async def _in_time(self, call: ChatCall, timeout: float | None, seen: tuple[Watch, Operation] | None) -> Reply:
-        clock = current_clock()
+    async def in_time(self, call: CallT, timeout: float | None) -> AnswerT:
+        """`whole`, within so many seconds; the deadline of the call, if it has one, holds as well."""
         if timeout is None:
-            return await self._with_retries(call, clock, None, seen)
+            return await self.whole(call)
+        clock = current_clock()
+        deadline = clock.monotonic() + timeout
+        if call.deadline is None or deadline < call.deadline:
+            call = replace(call, deadline=deadline)
         limit = clock.timeout(timeout)
         try:
             async with limit:
-                return await self._with_retries(call, clock, clock.monotonic() + timeout, seen)
+                return await self.whole(call)
         except TimeoutError as error:
             if isinstance(error, LLMTimeoutError) or not limit.expired():
                 raise
-            raise LLMTimeoutError(
-                f"{self.model!r}{self._place} did not answer within {timeout:g} s. Give it longer with timeout=, "
-                "in seconds for all attempts together."
-            ) from error
+            raise self.late(timeout) from error
+
+    def whole(self, call: CallT) -> Awaitable[AnswerT]:
+        """All that belongs to a call; `complete`, unless a subclass adds to it."""
+        return self.complete(call)
+
+    def late(self, timeout: float) -> LLMTimeoutError:
+        """The error of a call that took too long."""
+        return LLMTimeoutError(
+            f"{self.model!r}{self.place} did not answer within {timeout:g} s. Give it longer with timeout=, "
+            "in seconds for all attempts together."
+        )
 
     @property
-    def _place(self) -> str:
+    def place(self) -> str:
         """Where the model runs, to be put behind its name in a message."""
         return ""
 
-    async def _with_retries(
-        self, call: ChatCall, clock: Clock, deadline: float | None, seen: tuple[Watch, Operation] | None
-    ) -> Reply:
-        attempts, first_failure = 0, 0.0
-        while True:
-            attempts += 1
-            try:
-                reply = await self.answer(call)
-            except LLMError as error:
-                now = clock.monotonic()
-                first_failure = first_failure if attempts > 1 else now
-                left = None if deadline is None else deadline - now
-                wait = wait_before_retry(self._retry, error, attempts=attempts, elapsed=now - first_failure, left=left)
-                if wait is None:
-                    error.attempts = attempts
-                    raise
-                if seen is not None:
-                    facts = {
-                        "attempt": attempts,
-                        "wait": wait,
-                        "error": error,
-                        "status": error.status,
-                        "retry_after": error.retry_after,
-                    }
-                    seen[0].noted(seen[1], "retry", facts)
-            else:
-                return reply if attempts == 1 else _counting(reply, attempts)
-            await clock.sleep(wait)
 
-
-def _counting(reply: Reply, attempts: int) -> Reply:
-    """The reply, with the requests of the attempts that failed in its usage."""
-    requests = reply.usage.http_requests + attempts - 1
-    return reply.model_copy(update={"usage": reply.usage.model_copy(update={"http_requests": requests})})
-
-
-def _check_choice(choice: str, tools: Sequence[ToolDefinition]) -> None:
-    names = [tool.name for tool in tools]
-    if choice in names or (choice in _CHOICES and (tools or choice != "required")):
-        return
-    if not tools:
-        raise LLMRefusedError(
-            f"tool_choice={choice!r} needs tools. Write chat(messages, tools=[...], tool_choice=...)."
-        )
-    valid = ", ".join(map(repr, (*_CHOICES, *names)))
-    raise LLMRefusedError(f"tool_choice={choice!r} is no tool of this call. Choose one of {valid}.")
+def counting(answer: AnswerT, http_requests: int) -> AnswerT:
+    """The answer, with the requests of attempts that failed in its usage."""
+    if not http_requests:
+        return answer
+    usage = answer.usage.model_copy(update={"http_requests": answer.usage.http_requests + http_requests})
+    if isinstance(answer, Reply):
+        return answer.model_copy(update={"usage": usage})
+    return replace(answer, usage=usage)

@@ -14,7 +14,7 @@ from .errors import LLMConnectionError, LLMError, LLMNotFoundError, LLMTimeoutEr
 from .failures import Asked, answered, no_connection, no_reply, not_sent, unfit_key
 from .loose import as_dict, as_list, excerpt, first
 from .offline import OfflineModel
-from .openai import OPENAI, OpenAIChat, read_address
+from .openai import OPENAI, OpenAI, read_address
 
 if TYPE_CHECKING:
     from .model import ChatModel
@@ -58,7 +58,7 @@ async def default_model() -> Choice:
         return await _at(address, key, name)
     if key or address:
         why = "as AGENTFLOW_MODEL says" if name else "because OPENAI_API_KEY is set and AGENTFLOW_MODEL is not"
-        chosen = OpenAIChat(name or _OPENAI_MODEL, base_url=OPENAI)
+        chosen = OpenAI(name or _OPENAI_MODEL, base_url=OPENAI)
         return Choice(chosen, f"Using {chosen.model!r} of OpenAI, {why}. {_OTHERWISE}")
     return await _local(name)
 
@@ -77,7 +77,7 @@ async def _at(address: str, key: str, name: str) -> Choice:
         if not isinstance(listed, str):
             raise LLMNotFoundError(f"The server at {address} lists no models. Set AGENTFLOW_MODEL to one that it has.")
         name, why = listed, "the first in the list of the server that OPENAI_BASE_URL names"
-    return Choice(OpenAIChat(name, base_url=address), f"Using {name!r} at {address}, {why}. {_OTHERWISE}")
+    return Choice(OpenAI(name, base_url=address), f"Using {name!r} at {address}, {why}. {_OTHERWISE}")
 
 
 async def _local(name: str) -> Choice:
@@ -93,7 +93,7 @@ async def _local(name: str) -> Choice:
     except LLMError:
         models, missing = [], f"no Ollama answers at {host}"
     if models and models[0]:
-        chosen = OpenAIChat(name or str(models[0]), base_url=f"http://{host}/v1", provider="ollama")
+        chosen = OpenAI(name or str(models[0]), base_url=f"http://{host}/v1", provider="ollama")
         why = "as AGENTFLOW_MODEL says" if name else "its first model"
         return Choice(chosen, f"Using {chosen.model!r} of the Ollama at {host}, {why}. {_OTHERWISE}")
     if name:
@@ -141,7 +141,7 @@ async def _look_up(url: str, key: str, patience: float, asked: Asked) -> Any:
 
 def _get(url: str, key: str, patience: float, asked: Asked) -> Any:
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    request = urllib.request.Request(url, headers=headers)  # noqa: S310 because OpenAIChat lets only http and https pass
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310 because OpenAI lets only http and https pass
     try:
         with urllib.request.urlopen(request, timeout=patience) as answer:  # noqa: S310 because as above
             status, text = answer.status, answer.read().decode("utf-8", "replace")

@@ -2,16 +2,22 @@
 
 ```
 LLMError                       a model call failed
-├── LLMRefusedError            the server refuses this request: trying again would not help
+├── LLMRefusedError            this request is refused: trying again would not help
+│   ├── LLMBadRequestError       it is wrong in itself (400, 422...)
 │   ├── LLMAuthenticationError   the key is missing, wrong, or may not do this (401, 403)
 │   ├── LLMNotFoundError         there is no such model or address (404)
 │   ├── ContextLengthError       the messages are longer than the model takes
+│   ├── ContentFilterError       a filter in front of the model stopped them
 │   └── QuotaError               the account is out of credit
-├── LLMUnavailableError        the server cannot answer now: trying again may help (408, 409, 5xx)
+├── LLMUnavailableError        there is no answer now: trying again may help
+│   ├── LLMServerError           the server failed, or is too busy (408, 409, 5xx)
 │   ├── RateLimitError           too many requests (429)
 │   ├── LLMConnectionError       no connection, or it broke
 │   └── LLMTimeoutError          no answer in time (also a TimeoutError)
 └── LLMResponseError           the server answered with what is no reply
+    └── LLMOutputError           the model answered with what is not the `output` that was asked for
+StorageError                   what is kept in a file cannot be read or written
+MissingExtraError              a library is needed that is not installed
 ```
 """
 
@@ -28,9 +34,11 @@ class LLMError(AgentflowError):
     - `request_id`: the server's name for the request, to quote in a report to its owner.
     - `retry_after`: seconds that the server asks to wait before another attempt.
     - `attempts`: how many times the model was asked before this error stood.
+    - `http_requests`: how many requests were sent for it.
     """
 
     attempts: int = 1
+    http_requests: int = 0
 
     def __init__(
         self,
@@ -49,7 +57,11 @@ class LLMError(AgentflowError):
 
 
 class LLMRefusedError(LLMError):
-    """The server refuses this request; the same request would be refused again."""
+    """This request is refused; the same request would be refused again."""
+
+
+class LLMBadRequestError(LLMRefusedError):
+    """The request is wrong in itself."""
 
 
 class LLMAuthenticationError(LLMRefusedError):
@@ -64,12 +76,20 @@ class ContextLengthError(LLMRefusedError):
     """The messages are longer than the model takes."""
 
 
+class ContentFilterError(LLMRefusedError):
+    """A filter in front of the model stopped the messages, or its answer."""
+
+
 class QuotaError(LLMRefusedError):
     """The account is out of credit."""
 
 
 class LLMUnavailableError(LLMError):
-    """The server cannot answer now; another attempt may succeed."""
+    """There is no answer now; another attempt may succeed."""
+
+
+class LLMServerError(LLMUnavailableError):
+    """The server failed, or is too busy."""
 
 
 class RateLimitError(LLMUnavailableError):
@@ -86,3 +106,19 @@ class LLMTimeoutError(LLMUnavailableError, TimeoutError):
 
 class LLMResponseError(LLMError):
     """The server answered with something that is no reply."""
+
+
+class LLMOutputError(LLMResponseError):
+    """The model answered with what is not the `output` that was asked for. `text` is what it said."""
+
+    def __init__(self, message: str, text: str) -> None:
+        super().__init__(message)
+        self.text = text
+
+
+class StorageError(AgentflowError):
+    """What is kept in a file cannot be read or written."""
+
+
+class MissingExtraError(AgentflowError, ImportError):
+    """A library is needed that is not installed; the message names the extra that brings it."""

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 from agentflow.clock import current_clock
 
 from .errors import (
+    ContentFilterError,
     ContextLengthError,
     LLMAuthenticationError,
+    LLMBadRequestError,
     LLMConnectionError,
     LLMError,
     LLMNotFoundError,
-    LLMRefusedError,
     LLMResponseError,
+    LLMServerError,
     LLMTimeoutError,
-    LLMUnavailableError,
     QuotaError,
     RateLimitError,
 )
@@ -35,6 +36,7 @@ _TOO_LONG = re.compile(
 )
 _NO_CREDIT = {"insufficient_quota", "billing_hard_limit_reached", "insufficient_balance", "credits_exhausted"}
 _CLIENT_ERROR, _SERVER_ERROR = 400, 500
+_FILTERED = "content_filter"
 _AGAIN = {408, 409, 425}
 _TOO_LONG_CODES = {"context_length_exceeded", "exceed_context_size_error"}
 _STATUS = re.compile(r"[45]\d\d")
@@ -72,7 +74,7 @@ def confessed(asked: Asked, said: Any, headers: Mapping[str, str]) -> LLMError:
     if _STATUS.fullmatch(inner):
         status = int(inner)
     else:
-        status = _CLIENT_ERROR if code in {"content_filter", *_NO_CREDIT} else _SERVER_ERROR
+        status = _CLIENT_ERROR if code in {_FILTERED, *_NO_CREDIT} else _SERVER_ERROR
     facts: dict[str, Any] = {"status": status, "code": code, "request_id": headers.get("x-request-id")}
     return _error(asked, status, said, facts, None)
 
@@ -85,7 +87,7 @@ def _error(  # noqa: PLR0911 because each status means an error of its own
     if status == HTTPStatus.PAYMENT_REQUIRED or names & _NO_CREDIT:
         return QuotaError(f"The account that asks for {asked} is out of credit: {detail}", **facts)
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-        hint = "Set OPENAI_API_KEY to a valid key, or pass OpenAIChat(..., api_key=...)."
+        hint = "Set OPENAI_API_KEY to a valid key, or pass OpenAI(..., api_key=...)."
         return LLMAuthenticationError(f"The server refuses the key for {asked}: {detail} {hint}", **facts)
     if status == HTTPStatus.NOT_FOUND:
         hint = (
@@ -98,13 +100,15 @@ def _error(  # noqa: PLR0911 because each status means an error of its own
         return RateLimitError(f"Too many requests for {asked}: {detail}{asks}", retry_after=wait, **facts)
     if status in _AGAIN or status >= _SERVER_ERROR:
         text = f"The server cannot answer for {asked} now (status {status}): {detail}"
-        return LLMUnavailableError(text, retry_after=wait, **facts)
+        return LLMServerError(text, retry_after=wait, **facts)
     if status < _CLIENT_ERROR:
         return LLMResponseError(f"{asked} answered with status {status}: {detail}", **facts)
     if names & _TOO_LONG_CODES or _TOO_LONG.search(detail):
         hint = "Send fewer or shorter messages, or choose a model with a larger context."
         return ContextLengthError(f"The messages are too long for {asked}: {detail} {hint}", **facts)
-    return LLMRefusedError(f"The server refuses this request for {asked} (status {status}): {detail}", **facts)
+    if facts["code"] == _FILTERED:
+        return ContentFilterError(f"A content filter stopped the messages for {asked}: {detail}", **facts)
+    return LLMBadRequestError(f"The server refuses this request for {asked} (status {status}): {detail}", **facts)
 
 
 def unfit_key(asked: Asked, key: str) -> LLMAuthenticationError | None:
@@ -115,13 +119,13 @@ def unfit_key(asked: Asked, key: str) -> LLMAuthenticationError | None:
     return LLMAuthenticationError(
         f"The key for {asked} cannot be sent: its character {at + 1} of {len(key)} is {key[at]!r}, and keys have only "
         "ASCII letters, digits and signs. Set OPENAI_API_KEY to the key alone, as the provider shows it, or pass "
-        "OpenAIChat(..., api_key=...)."
+        "OpenAI(..., api_key=...)."
     )
 
 
-def not_sent(asked: Asked, error: Exception) -> LLMRefusedError:
+def not_sent(asked: Asked, error: Exception) -> LLMBadRequestError:
     """The error that a request means which cannot be put into bytes."""
-    return LLMRefusedError(f"The request for {asked} cannot be sent: {type(error).__name__}: {excerpt(str(error))}.")
+    return LLMBadRequestError(f"The request for {asked} cannot be sent: {type(error).__name__}: {excerpt(str(error))}.")
 
 
 def no_connection(asked: Asked, error: BaseException) -> LLMError:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -10,20 +11,27 @@ if TYPE_CHECKING:
     from .messages import ChatMessage
 
 
-@runtime_checkable
-class Memory(Protocol):
+class Memory(ABC):
     """Messages of one conversation, kept somewhere. What one `aput` was given stays together, in its order."""
 
+    @staticmethod
+    def from_defaults(session: str = "default", token_limit: int | None = None) -> ChatMemory:
+        """A conversation in memory, by its name."""
+        raise NotImplementedError
+
+    @abstractmethod
     async def aput(self, *messages: ChatMessage) -> None:
         """Append messages."""
-        ...
 
-    async def aget(self) -> list[ChatMessage]:
-        """The messages to send to a model now, oldest first; a list of the caller's own."""
-        ...
+    @abstractmethod
+    async def aget(self, query: str = "") -> list[ChatMessage]:
+        """The messages to send to a model now, oldest first; a list of the caller's own.
+
+        `query`: what comes next, for memories that look things up.
+        """
 
 
-class ChatMemory:
+class ChatMemory(Memory):
     """A conversation in memory, whole: nothing is ever dropped.
 
     Several tasks of one event loop may use it at once.
@@ -43,6 +51,6 @@ class ChatMemory:
         """See `Memory.aput`."""
         self._messages.extend(messages)
 
-    async def aget(self) -> list[ChatMessage]:
+    async def aget(self, query: str = "") -> list[ChatMessage]:  # noqa: ARG002 because nothing is looked up here
         """See `Memory.aget`."""
         return list(self._messages)

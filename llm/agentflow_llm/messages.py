@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from uuid import uuid4
 
@@ -9,9 +10,20 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Self
 
 Role = Literal["system", "user", "assistant", "tool"]
+Detail = Literal["auto", "low", "high"]
 ToolOutcome = Literal["ok", "error", "timeout", "cancelled", "refused", "skipped"]
+
+_PICTURES = {
+    b"\x89PNG\r\n\x1a\n": "image/png",
+    b"\xff\xd8\xff": "image/jpeg",
+    b"GIF87a": "image/gif",
+    b"GIF89a": "image/gif",
+}
+"""How files of each kind begin."""
+_LONGEST_URL = 60
 
 
 class Part(BaseModel):
@@ -27,11 +39,42 @@ class TextPart(Part):
     text: str
 
 
+class ImagePart(Part):
+    """A picture, by its address. Bytes become a `data:` address: `ImagePart.of(data)`.
+
+    `detail`: how closely the model is to look, where the server lets one choose.
+    """
+
+    type: Literal["image"] = "image"
+    url: str
+    detail: Detail | None = None
+
+    @classmethod
+    def of(
+        cls, data: bytes, media_type: str | None = None, *, detail: Literal["auto", "low", "high"] | None = None
+    ) -> Self:
+        """The picture in these bytes. Without `media_type` (such as "image/png") they must show what they are.
+
+        Raises `ValueError` where they do not: PNG, JPEG, GIF and WebP do.
+        """
+        kind = media_type or next((kind for start, kind in _PICTURES.items() if data.startswith(start)), None)
+        if kind is None and data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+            kind = "image/webp"
+        if kind is None:
+            raise ValueError('These bytes are no PNG, JPEG, GIF or WebP. Write ImagePart.of(data, "image/...").')
+        return cls(url=f"data:{kind};base64,{base64.b64encode(data).decode()}", detail=detail)
+
+
 class ReasoningPart(Part):
-    """What a model thought before it answered, where the server tells."""
+    """What a model thought before it answered, where the server tells.
+
+    `id` and `encrypted` are the server's own, to be sent back to it unchanged, where it wants that.
+    """
 
     type: Literal["reasoning"] = "reasoning"
     text: str
+    id: str | None = None
+    encrypted: str | None = None
 
 
 class RefusalPart(Part):
@@ -60,7 +103,9 @@ class ToolResultPart(Part):
     outcome: ToolOutcome = "ok"
 
 
-AnyPart = Annotated[TextPart | ReasoningPart | RefusalPart | ToolCallPart | ToolResultPart, Field(discriminator="type")]
+AnyPart = Annotated[
+    TextPart | ImagePart | ReasoningPart | RefusalPart | ToolCallPart | ToolResultPart, Field(discriminator="type")
+]
 
 
 class ChatMessage(BaseModel):
@@ -107,9 +152,14 @@ class ChatMessage(BaseModel):
 
     def __repr__(self) -> str:
         said = [part.text for part in self.content if isinstance(part, TextPart | ReasoningPart | RefusalPart)]
+        said += [_brief(part.url) for part in self.content if isinstance(part, ImagePart)]
         called = [f"{part.name}({part.arguments})" for part in self.tool_calls]
         answered = [f"{part.call_id} -> {part.content!r}" for part in self.tool_results]
         return f"<{self.role}: {' | '.join([*said, *called, *answered])}>"
+
+
+def _brief(url: str) -> str:
+    return url if len(url) <= _LONGEST_URL else f"{url[:_LONGEST_URL]}..."
 
 
 class ToolDefinition(BaseModel):
@@ -123,11 +173,12 @@ class ToolDefinition(BaseModel):
 
 
 class Usage(BaseModel):
-    """What a call cost, in tokens and requests; usages add up with `+`.
+    """What calls cost; usages add up with `+`, and `Usage()` is nothing at all.
 
-    `input_tokens` includes `cached_tokens`, `output_tokens` includes `reasoning_tokens`, as the
-    OpenTelemetry conventions for generative AI have it. `http_requests` counts failed attempts too.
-    None: the server did not say.
+    - Tokens: `input_tokens` includes `cached_tokens` and `cache_write_tokens`, `output_tokens` includes
+      `reasoning_tokens`, as the OpenTelemetry conventions for generative AI have it. None: the server did not say.
+    - `http_requests`: those that were sent, failed attempts included.
+    - `cost`: in US dollars. None: the price is unknown, of all or of a part; it is never guessed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -138,6 +189,7 @@ class Usage(BaseModel):
     cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
     http_requests: int = 0
+    cost: float | None = None
 
     @property
     def total_tokens(self) -> int | None:
@@ -153,7 +205,17 @@ class Usage(BaseModel):
             cache_write_tokens=_sum(self.cache_write_tokens, other.cache_write_tokens),
             reasoning_tokens=_sum(self.reasoning_tokens, other.reasoning_tokens),
             http_requests=self.http_requests + other.http_requests,
+            cost=self._cost_with(other),
         )
+
+    def _cost_with(self, other: Usage) -> float | None:
+        """Nothing costs nothing; beside something of unknown price, the whole is of unknown price."""
+        if _NOTHING in (self, other):
+            return other.cost if self == _NOTHING else self.cost
+        return None if self.cost is None or other.cost is None else self.cost + other.cost
+
+
+_NOTHING = Usage()
 
 
 def _sum(one: int | None, other: int | None) -> int | None:
@@ -167,6 +229,8 @@ class Reply(BaseModel):
       where it says nothing.
     - `model`: which model answered, as the server calls it; often more exact than what was asked for.
     - `id`: the server's name for the reply.
+    - `output`: where `output=` was asked for, the object that was answered, validated. It is made of the text of
+      the message, and not part of the reply's JSON.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -176,6 +240,7 @@ class Reply(BaseModel):
     usage: Usage = Usage()
     model: str = ""
     id: str | None = None
+    output: Any = Field(default=None, exclude=True, repr=False)
 
     @property
     def text(self) -> str:
@@ -183,6 +248,29 @@ class Reply(BaseModel):
         return self.message.text
 
     @property
+    def refusal(self) -> str | None:
+        """Why the model declines to answer, where it does."""
+        said = "".join(part.text for part in self.message.content if isinstance(part, RefusalPart))
+        return said or None
+
+    @property
     def tool_calls(self) -> list[ToolCallPart]:
         """The tools that the model asks for, in order."""
         return self.message.tool_calls
+
+
+class Delta(BaseModel):
+    """A piece of an answer that is streamed. The pieces of a kind, put together, are what the `Reply` has of it.
+
+    - `type` "text", "reasoning" or "refusal": `text` is what came.
+    - `type` "tool_call": `text` is a piece of the arguments of call number `index`, counted from 0; its first
+      piece has `id` and `name`, and maybe no text yet.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    type: Literal["text", "reasoning", "refusal", "tool_call"] = "text"
+    text: str = ""
+    index: int = 0
+    id: str | None = None
+    name: str | None = None

@@ -1,13 +1,54 @@
-"""What every model client can do."""
+"""What the clients of each kind can do: protocols, each small enough to be implemented on one screen."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, runtime_checkable
+
+from .messages import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Unpack
+
+    from pydantic import BaseModel
 
     from .messages import ChatMessage, Reply, ToolDefinition
+    from .records import Passage
+    from .stream import ReplyStream
+
+
+class RequestOptions(TypedDict, total=False):
+    """What a request to a model may say beside its messages; all of it may be left out, and None is left out.
+
+    - `tools`: what the model may call.
+    - `tool_choice`: "auto", "none", "required", or the name of a tool; the server's default otherwise.
+    - `output`: the shape of the answer, a pydantic model or the JSON schema of an object; `Reply.output` has it.
+    - `temperature`, `seed`: as the server takes them.
+    - `max_tokens`: of the answer, thoughts included.
+    - `stop`: texts at which the answer ends.
+    - `reasoning`: how much the model is to think, "none", "minimal", "low", "medium", "high", or what the server takes.
+    - `extra`: further fields of the request, sent as they are.
+    """
+
+    tools: Sequence[ToolDefinition]
+    tool_choice: str | None
+    output: type[BaseModel] | Mapping[str, Any] | None
+    temperature: float | None
+    max_tokens: int | None
+    stop: Sequence[str] | str | None
+    seed: int | None
+    reasoning: str | None
+    extra: Mapping[str, Any] | None
+
+
+class ChatOptions(RequestOptions, total=False):
+    """What a call of a model may say: `RequestOptions`, and how long it may take.
+
+    - `timeout`: seconds for all of the call, its retries and the whole stream; the model's own otherwise.
+    """
+
+    timeout: float | None
 
 
 @runtime_checkable
@@ -27,25 +68,47 @@ class ChatModel(Protocol):
         """Which model is asked for."""
         ...
 
-    async def chat(  # noqa: PLR0913 because these are the parameters that models have
-        self,
-        messages: Sequence[ChatMessage],
-        *,
-        tools: Sequence[ToolDefinition] = (),
-        tool_choice: str | None = None,
-        temperature: float | None = None,
-        max_tokens: int | None = None,
-        stop: Sequence[str] | None = None,
-        seed: int | None = None,
-        timeout: float | None = None,
-        extra: Mapping[str, Any] | None = None,
-    ) -> Reply:
-        """Answer a conversation.
+    async def chat(self, messages: Sequence[ChatMessage], **options: Unpack[ChatOptions]) -> Reply:
+        """Answer a conversation. The options are those of `ChatOptions`. Raises `LLMError`."""
+        ...
 
-        - `tool_choice`: "auto", "none", "required", or the name of a tool; the server's default where None.
-        - `timeout`: seconds for all attempts together.
-        - `extra`: further fields of the request, sent as they are.
+    def stream(self, messages: Sequence[ChatMessage], **options: Unpack[ChatOptions]) -> ReplyStream:
+        """Answer in pieces: `async for delta in model.stream(messages)`. Otherwise as `chat`."""
+        ...
 
-        Raises `LLMError`.
-        """
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """Texts as vectors, one for each, in their order, all of one length; ours are `array("f")`, 4 bytes a number."""
+
+    vectors: Sequence[Sequence[float]]
+    usage: Usage = field(default_factory=Usage)
+    model: str = ""
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Makes vectors of texts, so that texts about the same lie close together."""
+
+    @property
+    def provider(self) -> str:
+        """Who runs the model."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """Which model is asked for."""
+        ...
+
+    async def embed(self, texts: Sequence[str], *, timeout: float | None = None) -> Embeddings:
+        """The vectors of these texts. `timeout`: seconds for all of it. Raises `LLMError`."""
+        ...
+
+
+@runtime_checkable
+class Reranker(Protocol):
+    """Puts passages that were found into a better order."""
+
+    async def rerank(self, query: str, passages: Sequence[Passage], *, top_k: int | None = None) -> list[Passage]:
+        """The passages that answer `query` best, the best first, with new scores; `top_k` of them, or all."""
         ...

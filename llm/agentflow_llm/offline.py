@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from .call import BaseChatModel
+from .chat import BaseChatModel
 from .loose import as_dict, as_list, excerpt, parsed
 from .messages import ChatMessage, Reply, TextPart, ToolCallPart
 from .reading import Text, quotes, stems, words

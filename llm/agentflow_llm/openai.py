@@ -13,13 +13,13 @@ import os
 import sys
 from copy import deepcopy
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, Unpack
 from urllib.parse import SplitResult, urlsplit
 
 from agentflow.retry import Retry
 
 from . import failures
-from .call import BaseChatModel
+from .chat import BaseChatModel
 from .errors import LLMAuthenticationError, LLMError, LLMResponseError
 from .failures import Asked
 from .loose import as_dict, excerpt, first
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
     from agentflow.retry import RetryPolicy
 
-    from .messages import ChatMessage, Reply, ToolDefinition
+    from .messages import ChatMessage, Reply
+    from .model import RequestOptions
     from .records import ChatCall
 
 OPENAI = "https://api.openai.com/v1"
@@ -70,7 +71,7 @@ async def _until_closed(client: AsyncOpenAI | None) -> AsyncGenerator[None]:
             await client.close()
 
 
-class OpenAIChat(BaseChatModel):
+class OpenAI(BaseChatModel):
     """A model behind a Chat Completions server.
 
     - `api_key`: by default `OPENAI_API_KEY`. Servers other than OpenAI's may need none.
@@ -113,28 +114,16 @@ class OpenAIChat(BaseChatModel):
         self._max_tokens_as = "max_completion_tokens" if url.hostname == urlsplit(OPENAI).hostname else "max_tokens"
 
     def __repr__(self) -> str:
-        return f"OpenAIChat({self.model!r}, base_url={self._asked.server!r})"
+        return f"OpenAI({self.model!r}, base_url={self._asked.server!r})"
 
     @property
-    def _place(self) -> str:
+    def place(self) -> str:
+        """Behind the model's name."""
         return f" at {self._asked.server}"
 
-    def render_request(  # noqa: PLR0913 because these are the parameters that models have
-        self,
-        messages: Sequence[ChatMessage],
-        *,
-        tools: Sequence[ToolDefinition] = (),
-        tool_choice: str | None = None,
-        temperature: float | None = None,
-        max_tokens: int | None = None,
-        stop: Sequence[str] | None = None,
-        seed: int | None = None,
-        extra: Mapping[str, Any] | None = None,
-    ) -> dict[str, Any]:
+    def render_request(self, messages: Sequence[ChatMessage], **options: Unpack[RequestOptions]) -> dict[str, Any]:
         """The body that `chat` with these arguments would send; yours to change."""
-        asked = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed}
-        call = self._call(messages, tools, extra, tool_choice=tool_choice, stop=stop, **asked)
-        return deepcopy(self._render(call))
+        return deepcopy(self._render(self.call_of(messages, options)))
 
     def _render(self, call: ChatCall) -> dict[str, Any]:
         return render_request(call, max_tokens_as=self._max_tokens_as)
@@ -146,6 +135,13 @@ class OpenAIChat(BaseChatModel):
 
     async def answer(self, call: ChatCall) -> Reply:
         """One request. Raises `LLMError`."""
+        try:
+            return await self._post(call)
+        except LLMError as error:
+            error.http_requests = 1
+            raise
+
+    async def _post(self, call: ChatCall) -> Reply:
         known = await self._client()
         import openai  # noqa: PLC0415 because it costs a second, and only who calls needs it
 
@@ -218,7 +214,7 @@ class OpenAIChat(BaseChatModel):
             return key
         if self.base_url == OPENAI:
             raise LLMAuthenticationError(
-                f"There is no API key for {self._asked}. Set OPENAI_API_KEY, or pass OpenAIChat(..., api_key=...); for "
+                f"There is no API key for {self._asked}. Set OPENAI_API_KEY, or pass OpenAI(..., api_key=...); for "
                 "another server set OPENAI_BASE_URL, or pass base_url=."
             )
         return _NO_KEY
@@ -258,9 +254,7 @@ def read_address(address: str, called: str) -> SplitResult:
 
 def _check_client(client: Any, api_key: str | None, base_url: str | None) -> None:
     if api_key is not None or base_url is not None:
-        raise LLMError(
-            "OpenAIChat(client=...) has its key and address from the client. Leave out api_key and base_url."
-        )
+        raise LLMError("OpenAI(client=...) has its key and address from the client. Leave out api_key and base_url.")
     if not inspect.iscoroutinefunction(getattr(client, "post", None)):
         raise LLMError(f"client={client!r} is no asynchronous client. Write client=openai.AsyncOpenAI(...).")
 

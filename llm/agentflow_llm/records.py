@@ -6,18 +6,29 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from .messages import ChatMessage, ToolDefinition
+    from .output import OutputFormat
 
 
 @dataclass(frozen=True, slots=True)
 class ChatCall:
     """The subject of a chat operation, whose name is the model asked for and whose result is a `Reply`.
 
-    Notes on it: `retry`, before each wait for another attempt, with `attempt` (the number of the one that
-    failed, from 1), `wait` (seconds), `error` (the exception), `status` (HTTP, or None) and
-    `retry_after` (what the server asked for, in seconds, or None).
+    Notes on it:
+
+    - `retry`, before each wait for another attempt: `attempt` (the number of the one that failed, from 1), `wait`
+      (seconds), `error` (the exception), `status` (HTTP, or None), `retry_after` (what the server asked for, in
+      seconds, or None).
+    - `first_chunk`, when the first piece of a streamed answer came: `after` (seconds since the call began).
+    - `rate_limit`, when a wait for the rate limit is over: `wait` (seconds), `because` ("requests", "tokens",
+      "concurrency" or "retry_after"), `key` (whose limit).
+    - `fallback`, when another model is asked instead: `id` (provider and model that failed, "openai/gpt-4o"), `to`
+      (likewise), `error` (the exception).
+    - `cache`, when a cache was looked into: `hit` (True or False).
+    - `repair`, when the model is asked to correct its output: `attempt` (from 1), `error` (the exception).
+    - `choices_ignored`: `ignored` (how many answers beside the first there were).
     """
 
     provider: str
@@ -25,11 +36,34 @@ class ChatCall:
     messages: Sequence[ChatMessage]
     tools: Sequence[ToolDefinition] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """What was asked for by name: temperature, max_tokens, stop, seed, tool_choice..., where given."""
+    """What was asked for by name: temperature, max_tokens, stop, seed, reasoning, tool_choice..., where given."""
     extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Further fields of the request, sent as they are."""
     server_address: str | None = None
     server_port: int | None = None
+    output: OutputFormat | None = None
+    """The shape that the answer is to have."""
+    deadline: float | None = None
+    """When the caller's patience ends, by the monotonic time of the clock in force."""
+    noting: Callable[[str, dict[str, Any]], None] | None = None
+    """Notes something on the operation: name and facts. None where nobody listens; then no facts need be made."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingsCall:
+    """The subject of an embeddings operation, whose name is the model and whose result is an `Embeddings`.
+
+    Notes on it: `retry`, `rate_limit`, `fallback` and `cache`, as on a `ChatCall`.
+    """
+
+    provider: str
+    model: str
+    texts: Sequence[str]
+    dimensions: int | None = None
+    server_address: str | None = None
+    server_port: int | None = None
+    deadline: float | None = None
+    noting: Callable[[str, dict[str, Any]], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +83,30 @@ class RetrievalCall:
     source: str
     query: str
     top_k: int
+
+
+@dataclass(frozen=True, slots=True)
+class RerankCall:
+    """The subject of a rerank operation, whose name is the model and whose result is a list of `Passage`."""
+
+    model: str
+    query: str
+    passages: Sequence[Passage]
+    top_k: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryCall:
+    """The subject of a memory operation, whose name is "put", "get", "summarise", "extract", "recall" or "delete".
+
+    Its result is the messages that were got, or None. Notes on it: `trimmed`, where messages were left out to keep
+    to the limit: `messages` (how many), `tokens` (estimated, of what is left); `over_limit`, where what must stay is
+    more than the limit: `tokens`, `limit`.
+    """
+
+    memory: str
+    """Which kind: the class's name."""
+    session: str
+    messages: Sequence[ChatMessage] = ()
+    """What is put."""
+    query: str = ""

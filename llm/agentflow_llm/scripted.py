@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
-from .call import BaseChatModel
+from .chat import BaseChatModel
 from .messages import ChatMessage, Reply, TextPart, ToolCallPart
 
 if TYPE_CHECKING:

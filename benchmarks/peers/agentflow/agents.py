@@ -1,7 +1,7 @@
 """The prebuilt agent."""
 
 from agentflow_agents import FunctionAgent
-from agentflow_llm import OpenAIChat
+from agentflow_llm import OpenAI
 from peers import Text
 from stub import MODEL, QUESTION, SYSTEM, Stub
 
@@ -14,7 +14,7 @@ def agent(stub: Stub) -> Text:
         return a + b
 
     adder = FunctionAgent(
-        tools=[add], llm=OpenAIChat(MODEL, client=stub.client()), system_prompt=SYSTEM, max_turns=stub.turns + 1
+        tools=[add], llm=OpenAI(MODEL, client=stub.client()), system_prompt=SYSTEM, max_turns=stub.turns + 1
     )
 
     async def run() -> str:

@@ -1,0 +1,226 @@
+"""What all chat models share: plain and streamed answers, answers of a given shape, and the names of completions."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from contextlib import aclosing
+from contextvars import copy_context
+from dataclasses import replace
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from agentflow.clock import current_clock
+from agentflow.observe import Kind, open_operation
+
+from .backoff import Attempts
+from .call import BaseClient, counting
+from .completion import Completion
+from .errors import LLMBadRequestError, LLMError, LLMOutputError
+from .messages import ChatMessage, Delta, Reply
+from .model import ChatOptions, RequestOptions
+from .output import output_format
+from .records import ChatCall
+from .stream import ReplyStream, TimeLimit, in_context, pieces_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
+    from typing import Unpack
+
+    from agentflow.observe import Opened
+
+    from .messages import ToolDefinition
+
+_CHOICES = ("auto", "none", "required")
+_PARAMETERS = ("temperature", "max_tokens", "stop", "seed", "reasoning", "tool_choice")
+_OPTIONS = ChatOptions.__required_keys__ | ChatOptions.__optional_keys__
+_REPAIRS = 1
+"""How often a model is asked to correct an output that is not valid."""
+
+
+class BaseChatModel(BaseClient[ChatCall, Reply]):
+    """A `ChatModel` whose subclass only says how to answer once, `answer`, and where it can stream, `deltas`.
+
+    - `retry`: asks again while the server cannot answer; None asks once.
+    - `timeout`: seconds for all attempts of a call together, unless the call says otherwise; None for no limit.
+    """
+
+    kind = Kind.CHAT
+
+    @abstractmethod
+    async def answer(self, call: ChatCall) -> Reply:
+        """Answer once: without retries, operation, or limit on time. Raises `LLMError`.
+
+        An error says in `http_requests` how many requests were sent for it, as the reply's usage does.
+        """
+
+    async def deltas(self, call: ChatCall) -> AsyncGenerator[Delta | Reply]:
+        """As `answer`, in pieces; the last item is the reply. Where it is not overridden, cut from `answer`."""
+        reply = await self.answer(call)
+        for delta in pieces_of(reply):
+            yield delta
+        yield reply
+
+    async def chat(self, messages: Sequence[ChatMessage], **options: Unpack[ChatOptions]) -> Reply:
+        """See `ChatModel.chat`."""
+        return await self._call(self.call_of(messages, options), options.get("timeout"))
+
+    def stream(self, messages: Sequence[ChatMessage], **options: Unpack[ChatOptions]) -> ReplyStream:
+        """See `ChatModel.stream`."""
+        call = self.call_of(messages, options)
+        timeout = options.get("timeout")
+        timeout = self.timeout if timeout is None else timeout
+        limit = None if timeout is None else TimeLimit(timeout, self.late(timeout))
+        return ReplyStream(self._pieces(call, limit), limit)
+
+    async def acomplete(self, prompt: str, **options: Unpack[ChatOptions]) -> Completion:
+        """Answer a prompt: `str()` of it, or `.text`, is the answer. The same as `chat` with one message of a user."""
+        reply = await self.chat([ChatMessage(role="user", content=prompt)], **options)
+        return Completion([reply.text], 1, reply.text)
+
+    async def astream_complete(self, prompt: str, **options: Unpack[ChatOptions]) -> AsyncIterator[Completion]:
+        """Answer a prompt in pieces: `async for part in await model.astream_complete(prompt)`.
+
+        `part.delta` is the new text, `str(part)` all of it so far. The same as `stream` with one message of a user.
+        """
+        return self._completions(self.stream([ChatMessage(role="user", content=prompt)], **options))
+
+    async def _completions(self, stream: ReplyStream) -> AsyncGenerator[Completion]:
+        said: list[str] = []
+        async with stream:
+            async for delta in stream:
+                if delta.type == "text":
+                    said.append(delta.text)
+                    yield Completion(said, len(said), delta.text)
+
+    def call_of(self, messages: Sequence[ChatMessage], options: RequestOptions) -> ChatCall:
+        """The record of a call. Raises `LLMBadRequestError` where the options make no sense."""
+        unknown = options.keys() - _OPTIONS
+        if unknown:
+            name = min(unknown)
+            near = get_close_matches(name, _OPTIONS, n=1)
+            meant = f" Did you mean {near[0]}=?" if near else ""
+            raise LLMBadRequestError(
+                f"{name}= is no option of a call.{meant} There are {', '.join(sorted(_OPTIONS))}; further fields of "
+                "the request go into extra={...}."
+            )
+        given: dict[str, Any] = dict(options)
+        asked = {name: given[name] for name in _PARAMETERS if given.get(name) is not None}
+        tools = options.get("tools") or ()
+        if "tool_choice" in asked:
+            _check_choice(asked["tool_choice"], tools)
+        if isinstance(asked.get("stop"), str):
+            asked["stop"] = [asked["stop"]]
+        output = options.get("output")
+        return ChatCall(
+            self.provider,
+            self.model,
+            messages,
+            tools,
+            asked,
+            options.get("extra") or {},
+            self.server_address,
+            self.server_port,
+            None if output is None else output_format(output),
+        )
+
+    def whole(self, call: ChatCall) -> Awaitable[Reply]:
+        """`complete`, and where an output of some shape is asked for, see that it has it."""
+        return self.complete(call) if call.output is None else self._shaped(call)
+
+    async def _shaped(self, call: ChatCall) -> Reply:
+        reply = await self.complete(call)
+        for repairs in range(_REPAIRS + 1):
+            try:
+                return _with_output(call, reply)
+            except LLMOutputError as error:
+                if repairs == _REPAIRS or reply.finish_reason == "length":
+                    raise
+                if call.noting is not None:
+                    call.noting("repair", {"attempt": repairs + 1, "error": error})
+                again = ChatMessage(role="user", content=str(error))
+                call = replace(call, messages=[*call.messages, reply.message, again])
+            before = reply.usage
+            reply = await self.complete(call)
+            reply = reply.model_copy(update={"usage": before + reply.usage})
+        raise AssertionError("the last round returns or raises")
+
+    async def complete_deltas(self, call: ChatCall) -> AsyncGenerator[Delta | Reply]:
+        """As `complete`, in pieces. Nothing is asked again once the first was handed on."""
+        attempts = Attempts(self.retry, call)
+        begun = False
+        while True:
+            try:
+                async with aclosing(self.deltas(call)) as items:
+                    async for item in items:
+                        begun = True
+                        yield item if isinstance(item, Delta) else counting(item, attempts.http_requests)
+            except LLMError as error:
+                await attempts.wait(error, again=not begun)
+            else:
+                return
+
+    async def _pieces(self, call: ChatCall, limit: TimeLimit | None) -> AsyncGenerator[Delta | Reply]:
+        """As `_call`, in pieces."""
+        await self.prepare()
+        if limit is not None:
+            call = replace(call, deadline=current_clock().monotonic() + limit.seconds)
+        context = copy_context()
+        seen = context.run(open_operation, self.kind, self.model, call)
+        if seen is None:
+            async with aclosing(self.complete_deltas(call)) as items:
+                async for item in items:
+                    yield item if isinstance(item, Delta) else _with_output(call, item)
+            return
+        failed: BaseException | None = None
+        try:
+            call = replace(call, noting=seen.note)
+            async with aclosing(self.complete_deltas(call)) as items:
+                # until the first piece has come the operation is the current one, for whoever sends the request
+                try:
+                    yield _seen(await in_context(context, anext(items)), call, seen, first=True)
+                except StopAsyncIteration:
+                    return
+                async for item in items:
+                    yield item if isinstance(item, Delta) else _seen(item, call, seen)
+        except BaseException as error:
+            failed = error if limit is None or limit.error is None else limit.error
+            raise
+        finally:
+            context.run(seen.close, failed)
+
+
+def _seen(item: Delta | Reply, call: ChatCall, seen: Opened, *, first: bool = False) -> Delta | Reply:
+    if first:
+        seen.note("first_chunk", {"after": (time.time_ns() - seen.op.started_at) / 1e9})
+    if isinstance(item, Delta):
+        return item
+    seen.op.result = item
+    seen.op.result = item = _with_output(call, item)
+    return item
+
+
+def _with_output(call: ChatCall, reply: Reply) -> Reply:
+    """The reply with its output, where one is asked for. Raises `LLMOutputError` where that is not valid."""
+    if call.output is None or reply.refusal or reply.tool_calls:  # tools come first, where there are any
+        return reply
+    try:
+        return reply.model_copy(update={"output": call.output.read(reply.text)})
+    except LLMOutputError as error:
+        if reply.finish_reason != "length":
+            raise
+        raise LLMOutputError(
+            "The answer was cut before its JSON object came to an end. Give it more room with max_tokens=.", reply.text
+        ) from error
+
+
+def _check_choice(choice: str, tools: Sequence[ToolDefinition]) -> None:
+    names = [tool.name for tool in tools]
+    if choice in names or (choice in _CHOICES and (tools or choice != "required")):
+        return
+    if not tools:
+        raise LLMBadRequestError(
+            f"tool_choice={choice!r} needs tools. Write chat(messages, tools=[...], tool_choice=...)."
+        )
+    valid = ", ".join(map(repr, (*_CHOICES, *names)))
+    raise LLMBadRequestError(f"tool_choice={choice!r} is no tool of this call. Choose one of {valid}.")
