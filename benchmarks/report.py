@@ -88,9 +88,16 @@ ROWS = [
     Row("agent, 1 tool call and an answer, a run", "agent", "cpu_us", 0.6, "R"),
     Row("agent, 20 tool calls and an answer, a run", "agent_long", "cpu_us", 0.25, "R"),
     Row("agent traced, 1 tool call, content off, over the untraced loop by hand", "agent_traced", "cpu_us", 0.9, "R"),
+    Row("model client: a call with 2 messages", "client_call", "cpu_us", 0.6, "R"),
+    Row("the same with 100 messages over 2, JSON left out", "client_growth", "growth", 1.1, "x"),
+    Row("the same with 2, traced, content off, over the untraced bare client", "client_traced", "cpu_us", 1, "R"),
+    Row("model client: a stream of 1,000 chunks, a chunk", "client_stream", "cpu_us", 0.12, "R"),
+    Row("the same through step, stream and handler", "step_stream", "cpu_us", 0.12, "R"),
     Row("import", "import", "cpu_ms", 1.6, "R"),
 ]
 
+PEERS = {"llamaindex": "llama-index", "pydantic_ai": "pydantic-ai", "langchain": "langchain-openai"}
+"""The peers beside agentflow, as the table calls them."""
 REFERENCE_UNITS = {"cpu_us": "us", "cpu_ms": "ms"}
 
 
@@ -128,18 +135,27 @@ def lines(case: str, results: ByPeer) -> list[str]:
 
 
 def table(results: dict[str, ByPeer]) -> str:
-    """All figures as Markdown, by case."""
+    """All figures as Markdown, by case: first those that all peers have no part in but llama-index, then the others."""
+    others = [peer for peer in PEERS if peer != "llamaindex"]
+    beside = [row for row in ROWS if any(results[row.case].get(peer) for peer in others)]
+    alone = [row for row in ROWS if row not in beside]
+    tables = [(alone, ["llamaindex"]), (beside, list(PEERS))]
+    return "\n\n".join(_table(results, rows, peers) for rows, peers in tables if rows)
+
+
+def _table(results: dict[str, ByPeer], rows: list[Row], peers: list[str]) -> str:
     out = [
-        "| case | goal | agentflow | reached | llama-index | R, or off |",
-        "|---|---|---|---|---|---|",
+        f"| case | goal | agentflow | reached | {' | '.join(PEERS[peer] for peer in peers)} | R, or off |",
+        f"|{'---|' * (5 + len(peers))}",
     ]
-    for row in ROWS:
-        ours, theirs = results[row.case]["agentflow"], results[row.case]["llamaindex"]
+    for row in rows:
+        measured = results[row.case]
+        ours = measured["agentflow"]
         assert ours, f"agentflow has no workload for {row.case}"
         values = row.values(ours)
         cells = [row.title, row.goal_text, f"**{spread(values)}**", row.verdict(values)]
-        cells += [spread(row.values(theirs)) if theirs else "-", reference_of(row, ours)]
-        out.append(f"| {' | '.join(cells)} |")
+        cells += [spread(row.values(theirs)) if (theirs := measured.get(peer)) else "-" for peer in peers]
+        out.append(f"| {' | '.join([*cells, reference_of(row, ours)])} |")
     return "\n".join(out)
 
 

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 README = HERE / "README.md"
-MOST_REPETITIONS = {"llamaindex": 3}
-"""It takes seconds where the others take milliseconds, and its factors are large."""
-QUICK_REPETITIONS = {"agentflow": 3, "llamaindex": 1}
+MOST_REPETITIONS = {peer: 3 for peer in PEERS if peer != "agentflow"}
+"""They take seconds where agentflow takes milliseconds, and their factors are large."""
+QUICK_REPETITIONS = {**dict.fromkeys(PEERS, 1), "agentflow": 3}
 PATIENCE = 300.0
 
 # Workers run as a user's program would: with cached bytecode, whatever this shell says.
@@ -53,8 +53,9 @@ def run_case(case: str, pythons: dict[str, str], *, quick: bool) -> tuple[report
     results: report.ByPeer = {}
     versions: dict[str, str] = {}
     kind = CASES[case]
+    there = {peer: python for peer, python in pythons.items() if (HERE / "peers" / peer / f"{kind.area}.py").exists()}
     for i in range(kind.repetitions):
-        for peer, python in pythons.items():
+        for peer, python in there.items():
             most = QUICK_REPETITIONS[peer] if quick else MOST_REPETITIONS.get(peer)
             if (most is not None and i >= most) or (i and results[peer] is None):
                 continue
@@ -70,7 +71,7 @@ def run_case(case: str, pythons: dict[str, str], *, quick: bool) -> tuple[report
 
 def main() -> None:
     """Run the cases that the command line names, print their figures, write the table."""
-    parser = argparse.ArgumentParser(description="Measure agentflow beside asyncio by hand and llama-index-workflows.")
+    parser = argparse.ArgumentParser(description="Measure agentflow beside the same work by hand and its peers.")
     parser.add_argument("--case", nargs="+", choices=CASES, metavar="NAME", help=f"of: {', '.join(CASES)}")
     parser.add_argument("--peer", nargs="+", choices=PEERS, metavar="NAME", help=f"of: {', '.join(PEERS)}")
     parser.add_argument("--quick", action="store_true", help="few repetitions")

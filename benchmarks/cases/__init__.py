@@ -1,6 +1,6 @@
 """The cases, each defined once. A peer brings the workload; a case runs it, measures it and checks its answer."""
 
-from . import agents, engine, traces
+from . import agents, clients, engine, traces
 from .case import Case, Metrics
 
 __all__ = ["CASES", "Case", "Metrics"]
@@ -31,6 +31,11 @@ CASES: dict[str, type[Case]] = {
         agents.Agent,
         agents.AgentLong,
         agents.AgentTraced,
+        clients.Call,
+        clients.CallGrowth,
+        clients.CallTraced,
+        clients.Streamed,
+        clients.StreamedThroughStep,
         engine.Import,
     )
 }

@@ -19,3 +19,9 @@ PuttingAway = tuple[Callable[[], Awaitable[str]], Callable[[str, int], Awaitable
 """Writes a run down that has asked; answers a run that was written down."""
 Checkpointing = tuple[Callable[[], str], Callable[[str], Any], Callable[[Any], Awaitable[dict[str, object]]]]
 """Writes the state down; makes it anew from that; reads all of it, which is not timed."""
+Said = list[tuple[str, str]]
+"""Messages, each a role and a text."""
+Talking = Callable[[Said], Text]
+"""Makes the messages as the library has them, and what sends them to a model and gives its answer."""
+Streaming = Callable[[], Awaitable[tuple[str, int]]]
+"""Lets a model talk in pieces, and gives all that it said, and in how many."""
