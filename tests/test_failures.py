@@ -11,12 +11,15 @@ import pytest
 from agentflow.clock import use_clock
 from agentflow.testing import FakeClock
 from agentflow_llm import (
+    ContentFilterError,
     ContextLengthError,
     LLMAuthenticationError,
+    LLMBadRequestError,
     LLMError,
     LLMNotFoundError,
     LLMRefusedError,
     LLMResponseError,
+    LLMServerError,
     LLMUnavailableError,
     QuotaError,
     RateLimitError,
@@ -34,24 +37,31 @@ def failed(status: int, said: Any = None, **headers: str) -> LLMError:
 @pytest.mark.parametrize(
     ("status", "said", "kind"),
     [
-        (400, {"message": "no"}, LLMRefusedError),
+        (400, {"message": "no"}, LLMBadRequestError),
         (400, {"message": "?", "code": "context_length_exceeded"}, ContextLengthError),
         (400, {"message": "This model's maximum context length is 10 tokens"}, ContextLengthError),
         (400, {"message": "too big", "type": "exceed_context_size_error"}, ContextLengthError),
         (413, {"message": "prompt is too long"}, ContextLengthError),
+        (
+            400,
+            {"message": "The input token count (9) exceeds the maximum number of tokens allowed"},
+            ContextLengthError,
+        ),
+        (400, {"message": "filtered", "code": "content_filter"}, ContentFilterError),
+        (400, {"message": "filtered", "type": "content_policy_violation", "code": "x"}, ContentFilterError),
         (401, {"message": "no"}, LLMAuthenticationError),
         (402, {"message": "pay"}, QuotaError),
         (403, {"message": "no"}, LLMAuthenticationError),
         (404, {"message": "no"}, LLMNotFoundError),
-        (408, {"message": "slow"}, LLMUnavailableError),
-        (409, {"message": "clash"}, LLMUnavailableError),
-        (422, {"message": "no"}, LLMRefusedError),
+        (408, {"message": "slow"}, LLMServerError),
+        (409, {"message": "clash"}, LLMServerError),
+        (422, {"message": "no"}, LLMBadRequestError),
         (429, {"message": "slow down"}, RateLimitError),
         (429, {"message": "You exceeded your current quota", "code": "insufficient_quota"}, QuotaError),
         (429, {"message": "You exceeded your current quota", "type": "insufficient_quota"}, QuotaError),
-        (500, {"message": "oops"}, LLMUnavailableError),
-        (503, "<html>busy</html>", LLMUnavailableError),
-        (529, None, LLMUnavailableError),
+        (500, {"message": "oops"}, LLMServerError),
+        (503, "<html>busy</html>", LLMServerError),
+        (529, None, LLMServerError),
         (304, "", LLMResponseError),
     ],
 )
@@ -61,6 +71,29 @@ def test_status_and_code_decide_which_error_it_is(status: int, said: Any, kind: 
     assert error.status == status
     assert "'gpt-9' at http://127.0.0.1:1/v1" in str(error)
     assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 503])
+def test_server_that_says_not_to_try_again_is_not_tried_again(status: int) -> None:
+    error = failed(status, {"message": "no", "code": "c"}, x_should_retry="false", x_request_id="r", retry_after="3")
+    assert type(error) is LLMRefusedError
+    assert (error.status, error.code, error.request_id, error.retry_after) == (status, "c", "r", None)
+    assert str(error).endswith("trying again would not help.")
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (400, "x", LLMBadRequestError),
+        (400, "context_length_exceeded", ContextLengthError),
+        (401, "x", LLMAuthenticationError),
+        (429, "insufficient_quota", QuotaError),
+    ],
+)
+def test_request_that_is_wrong_stays_so_whatever_the_server_says(status: int, code: str, kind: type[LLMError]) -> None:
+    error = failed(status, {"message": "no", "code": code}, x_should_retry="true")
+    assert type(error) is kind
+    assert not isinstance(error, LLMUnavailableError)
 
 
 def test_facts_are_kept() -> None:
@@ -82,7 +115,16 @@ def test_what_the_provider_behind_the_server_said_is_handed_on() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "plain\ntext", '{"detail": "plain text"}', '"plain text"', "[1]", '{"error": "plain text"}']
+    "text",
+    [
+        '[{"error": {"message": "plain text"}}]',
+        "",
+        "plain\ntext",
+        '{"detail": "plain text"}',
+        '"plain text"',
+        "[1]",
+        '{"error": "plain text"}',
+    ],
 )
 def test_any_body_gives_one_line(text: str) -> None:
     said = str(failed(500, text))
@@ -97,11 +139,11 @@ def test_long_body_is_cut() -> None:
 @pytest.mark.parametrize(
     ("said", "kind", "status"),
     [
-        ({"message": "filtered", "code": "content_filter", "status": 400}, LLMRefusedError, 400),
-        ({"message": "filtered", "code": "content_filter"}, LLMRefusedError, 400),
+        ({"message": "filtered", "code": "content_filter", "status": 400}, ContentFilterError, 400),
+        ({"message": "filtered", "code": "content_filter"}, ContentFilterError, 400),
         ({"message": "busy", "code": 429}, RateLimitError, 429),
-        ({"message": "busy", "code": "502"}, LLMUnavailableError, 502),
-        ("something", LLMUnavailableError, 500),
+        ({"message": "busy", "code": "502"}, LLMServerError, 502),
+        ("something", LLMServerError, 500),
     ],
 )
 def test_error_in_an_answer_that_claims_success(said: Any, kind: type[LLMError], status: int) -> None:

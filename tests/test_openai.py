@@ -17,12 +17,15 @@ from agentflow.testing import record
 from agentflow_llm import (
     ChatMessage,
     ChatModel,
+    ContentFilterError,
     LLMAuthenticationError,
+    LLMBadRequestError,
     LLMConnectionError,
     LLMError,
     LLMNotFoundError,
     LLMRefusedError,
     LLMResponseError,
+    LLMServerError,
     LLMTimeoutError,
     LLMUnavailableError,
     OpenAI,
@@ -172,14 +175,14 @@ def test_one_model_serves_several_event_loops(server: LoopbackServer) -> None:
 
     assert [asyncio.run(ask()) for _ in range(3)] == ["Hi", "Hi", "Hi"]
     gc.collect()  # connections that were left open would be warned of here
-    assert len(model._open) == 1  # noqa: SLF001 because nothing else tells
+    assert len(model.endpoint._open) == 1  # noqa: SLF001 because nothing else tells
 
 
 async def test_concurrent_first_calls_share_one_client(server: LoopbackServer) -> None:
     async with OpenAI("m", base_url=server.base_url) as model:
         replies = await asyncio.gather(*(model.chat(HELLO) for _ in range(3)))
         assert [reply.text for reply in replies] == ["Hi"] * 3
-        assert len(model._open) == 1  # noqa: SLF001 because nothing else tells
+        assert len(model.endpoint._open) == 1  # noqa: SLF001 because nothing else tells
 
 
 @pytest.mark.parametrize(
@@ -187,13 +190,13 @@ async def test_concurrent_first_calls_share_one_client(server: LoopbackServer) -
     [
         ((401, {}, {"error": {"message": "Incorrect key"}}), LLMAuthenticationError, "Incorrect key."),
         ((404, {}, {"error": {"message": "No such model"}}), LLMNotFoundError, "GET /models"),
-        ((400, {}, {"error": {"message": "No."}}), LLMRefusedError, "refuses this request"),
+        ((400, {}, {"error": {"message": "No."}}), LLMBadRequestError, "refuses this request"),
         ((429, {"retry-after": "90"}, {"error": {"message": "Slow."}}), RateLimitError, "a wait of 90 s"),
-        ((500, {}, "<html>"), LLMUnavailableError, "<html>"),
-        ({"error": {"message": "Filtered.", "code": "content_filter"}}, LLMRefusedError, "Filtered."),
-        ({"choices": [{"error": {"message": "Upstream.", "code": 502}}]}, LLMUnavailableError, "Upstream."),
-        ("<html>hello</html>", LLMResponseError, "it is no JSON: '<html>hello</html>'"),
-        ("", LLMResponseError, "usually ends in /v1"),
+        ((500, {}, "<html>"), LLMServerError, "<html>"),
+        ({"error": {"message": "Filtered.", "code": "content_filter"}}, ContentFilterError, "Filtered."),
+        ({"choices": [{"error": {"message": "Upstream.", "code": 502}}]}, LLMServerError, "Upstream."),
+        (b"<html>hello</html>", LLMResponseError, "it is no JSON: '<html>hello</html>'"),
+        (b"", LLMResponseError, "usually ends in /v1"),
         ({"choices": None}, LLMResponseError, "no message"),
         (Answer({"x": "y" * 50}, cut=True), LLMConnectionError, "Is the server running"),
     ],
@@ -261,6 +264,9 @@ async def test_operation_tells_the_server(server: LoopbackServer) -> None:
         ("https://api.openai.com/v1", "openai", 443),
         ("https://me.openai.azure.com/openai", "azure.ai.openai", 443),
         ("https://openrouter.ai/api/v1", "openrouter", 443),
+        ("https://generativelanguage.googleapis.com/v1beta/openai", "gcp.gemini", 443),
+        ("https://europe-west4-aiplatform.googleapis.com/v1/x", "gcp.vertex_ai", 443),
+        ("https://eu.api.openai.com/v1", "openai", 443),
         ("http://localhost:11434/v1", "ollama", 11434),
         ("http://localhost/v1", "openai", 80),
     ],

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from agentflow_llm import (
     ChatCall,
     ChatMessage,
+    ImagePart,
     LLMResponseError,
     ReasoningPart,
     RefusalPart,
@@ -22,6 +23,7 @@ from agentflow_llm import (
     ToolResultPart,
     Usage,
 )
+from agentflow_llm.messages import AnyPart
 from agentflow_llm.wire import read_reply, read_request, read_usage, render_messages, render_reply, render_request
 
 CALL = ToolCallPart(id="c1", name="search", arguments='{"q": 1}')
@@ -65,6 +67,106 @@ def test_tools_parameters_and_extra_fields_are_sent() -> None:
         "seed": 1,
         "reasoning_effort": "low",
     }
+
+
+def test_how_much_to_think_has_a_name_of_its_own() -> None:
+    body = render_request(ChatCall("p", "m", [], parameters={"reasoning": "low"}))
+    assert body == {"model": "m", "messages": [], "reasoning_effort": "low"}
+
+
+PICTURE = ImagePart(url="https://example.org/a.png", detail="low")
+PICTURED = {"type": "image_url", "image_url": {"url": "https://example.org/a.png", "detail": "low"}}
+
+
+def test_pictures_stand_among_the_texts() -> None:
+    content: list[AnyPart] = [
+        TextPart(text="What is"),
+        PICTURE,
+        TextPart(text="this?"),
+        ImagePart(url="data:,x"),
+    ]
+    assert render_messages([ChatMessage(role="user", content=content)]) == [
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "What is"},
+                PICTURED,
+                {"type": "text", "text": "this?"},
+                {"type": "image_url", "image_url": {"url": "data:,x"}},
+            ],
+        }
+    ]
+
+
+def test_several_texts_are_one() -> None:
+    texts = [TextPart(text="a"), TextPart(text="b")]
+    assert render_messages([ChatMessage(role="system", content=texts)]) == [{"role": "system", "content": "ab"}]
+
+
+def test_picture_that_a_tool_gives_is_shown_by_the_user() -> None:
+    result = ToolResultPart(call_id="c1", name="draw", content="done")
+    assert render_messages([ChatMessage(role="tool", content=[result, PICTURE])]) == [
+        {"role": "tool", "tool_call_id": "c1", "content": "done"},
+        {"role": "user", "content": [PICTURED]},
+    ]
+
+
+def test_pictures_are_read_from_a_request() -> None:
+    message = ChatMessage(role="user", content=[TextPart(text="What is this?"), PICTURE])
+    (read,), _ = read_request({"messages": render_messages([message])})
+    assert read.content == message.content
+
+
+THOUGHT: list[AnyPart] = [ReasoningPart(text="Hm"), ReasoningPart(text="", id="c1", encrypted="sealed"), CALL]
+
+
+@pytest.mark.parametrize(
+    ("provider", "rendered"),
+    [
+        ("openai", {"role": "assistant", "tool_calls": [WIRED]}),
+        ("deepseek", {"role": "assistant", "tool_calls": [WIRED], "reasoning_content": "Hm"}),
+        (
+            "gcp.gemini",
+            {
+                "role": "assistant",
+                "tool_calls": [{**WIRED, "extra_content": {"google": {"thought_signature": "sealed"}}}],
+            },
+        ),
+    ],
+)
+def test_thoughts_that_led_to_calls_go_back_to_those_who_want_them(provider: str, rendered: Any) -> None:
+    assert render_messages([ChatMessage(role="assistant", content=THOUGHT)], provider) == [rendered]
+    said = ChatMessage(role="assistant", content=[ReasoningPart(text="Hm"), TextPart(text="Hi")])
+    assert render_messages([said], provider) == [{"role": "assistant", "content": "Hi"}]
+
+
+def test_signature_of_a_call_is_kept() -> None:
+    (message,) = render_messages([ChatMessage(role="assistant", content=THOUGHT)], "gcp.gemini")
+    read = reply({"reasoning_content": "Hm", **message})
+    assert read.message.content == (THOUGHT[1], THOUGHT[0], CALL)
+
+
+def test_call_in_the_old_form_is_read() -> None:
+    (call,) = reply({"content": None, "function_call": {"name": "f", "arguments": "{}"}}).tool_calls
+    assert (call.name, call.arguments) == ("f", "{}")
+    assert call.id.startswith("call_")
+
+
+def test_thoughts_that_only_the_total_counts_are_output() -> None:
+    usage = read_usage({"prompt_tokens": 35, "completion_tokens": 12, "total_tokens": 109})
+    assert (usage.input_tokens, usage.output_tokens, usage.total_tokens) == (35, 74, 109)
+    assert read_usage({"prompt_tokens": 35, "completion_tokens": 12, "total_tokens": 0}).output_tokens == 12
+
+
+def test_usage_is_found_wherever_it_stands() -> None:
+    usage = {"prompt_tokens": 1, "completion_tokens": 2}
+    choice: dict[str, Any] = {"message": {"content": "Hi"}}
+    bodies: list[dict[str, Any]] = [
+        {"choices": [choice], "usage": usage},
+        {"choices": [choice], "x_groq": {"usage": usage}},
+        {"choices": [{**choice, "usage": usage}]},
+    ]
+    assert [read_reply(body).usage.total_tokens for body in bodies] == [3, 3, 3]
 
 
 def test_choice_among_no_tools_is_not_sent() -> None:

@@ -10,11 +10,12 @@ import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .endpoint import OPENAI, read_address
 from .errors import LLMConnectionError, LLMError, LLMNotFoundError, LLMTimeoutError
 from .failures import Asked, answered, no_connection, no_reply, not_sent, unfit_key
 from .loose import as_dict, as_list, excerpt, first
 from .offline import OfflineModel
-from .openai import OPENAI, OpenAI, read_address
+from .openai import OpenAI
 
 if TYPE_CHECKING:
     from .model import ChatModel

@@ -1,4 +1,4 @@
-"""Failed answers of Chat Completions servers, made into errors that say what happened and what to do."""
+"""Failed answers of servers that speak as OpenAI's does, made into errors that say what happened and what to do."""
 
 from __future__ import annotations
 
@@ -19,24 +19,28 @@ from .errors import (
     LLMConnectionError,
     LLMError,
     LLMNotFoundError,
+    LLMRefusedError,
     LLMResponseError,
     LLMServerError,
     LLMTimeoutError,
+    LLMUnavailableError,
     QuotaError,
     RateLimitError,
 )
-from .loose import as_dict, excerpt, parsed
+from .loose import as_dict, excerpt, first, parsed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _TOO_LONG = re.compile(
-    r"context[ _](length|window|size)|maximum context|prompt is too long|too many (input )?tokens|input is too long",
+    r"context[ _](length|window|size)|maximum (context|prompt length|number of (input )?tokens)|prompt is too long"
+    r"|too many (input )?tokens|input is too long",
     re.IGNORECASE,
 )
 _NO_CREDIT = {"insufficient_quota", "billing_hard_limit_reached", "insufficient_balance", "credits_exhausted"}
 _CLIENT_ERROR, _SERVER_ERROR = 400, 500
 _FILTERED = "content_filter"
+_FILTERED_CODES = {_FILTERED, "content_policy_violation", "moderation_blocked", "ResponsibleAIPolicyViolation"}
 _AGAIN = {408, 409, 425}
 _TOO_LONG_CODES = {"context_length_exceeded", "exceed_context_size_error"}
 _STATUS = re.compile(r"[45]\d\d")
@@ -55,15 +59,23 @@ class Asked:
 
 
 def answered(asked: Asked, status: int, headers: Mapping[str, str], text: str) -> LLMError:
-    """The error that an answer with this status, its headers (names in lower case) and its body means."""
-    body = as_dict(parsed(text))
+    """The error that an answer with this status, its headers (names in lower case) and its body means.
+
+    `x-should-retry: false` makes a refusal of what else might be tried again. `true` changes nothing: a request that
+    is wrong in itself stays so.
+    """
+    body = parsed(text)
+    body = as_dict(first(body) or body)  # Google has it in a list
     said = body.get("error") or body or text
     facts: dict[str, Any] = {
         "status": status,
         "code": _code(said),
         "request_id": headers.get("x-request-id") or headers.get("apim-request-id"),
     }
-    return _error(asked, status, said, facts, retry_after(headers))
+    error = _error(asked, status, said, facts, retry_after(headers))
+    if headers.get("x-should-retry") == "false" and isinstance(error, LLMUnavailableError):
+        return LLMRefusedError(f"{error} The server says that trying again would not help.", **facts)
+    return error
 
 
 def confessed(asked: Asked, said: Any, headers: Mapping[str, str]) -> LLMError:
@@ -74,7 +86,7 @@ def confessed(asked: Asked, said: Any, headers: Mapping[str, str]) -> LLMError:
     if _STATUS.fullmatch(inner):
         status = int(inner)
     else:
-        status = _CLIENT_ERROR if code in {_FILTERED, *_NO_CREDIT} else _SERVER_ERROR
+        status = _CLIENT_ERROR if code in _FILTERED_CODES | _NO_CREDIT else _SERVER_ERROR
     facts: dict[str, Any] = {"status": status, "code": code, "request_id": headers.get("x-request-id")}
     return _error(asked, status, said, facts, None)
 
@@ -106,7 +118,7 @@ def _error(  # noqa: PLR0911 because each status means an error of its own
     if names & _TOO_LONG_CODES or _TOO_LONG.search(detail):
         hint = "Send fewer or shorter messages, or choose a model with a larger context."
         return ContextLengthError(f"The messages are too long for {asked}: {detail} {hint}", **facts)
-    if facts["code"] == _FILTERED:
+    if names & _FILTERED_CODES:
         return ContentFilterError(f"A content filter stopped the messages for {asked}: {detail}", **facts)
     return LLMBadRequestError(f"The server refuses this request for {asked} (status {status}): {detail}", **facts)
 
@@ -136,6 +148,19 @@ def no_connection(asked: Asked, error: BaseException) -> LLMError:
     )
 
 
+def cut(asked: Asked, error: BaseException | None = None) -> LLMConnectionError:
+    """The error of a streamed answer that ended before its end, with what the connection said, if that broke."""
+    reason = "the stream ended before the model did" if error is None else excerpt(_innermost(error))
+    return LLMConnectionError(f"The answer of {asked} was cut: {reason}.")
+
+
+def filtered(asked: Asked) -> ContentFilterError:
+    """The error of an answer of which a content filter left nothing."""
+    return ContentFilterError(
+        f"A content filter stopped the answer of {asked}, and left nothing of it.", status=HTTPStatus.OK, code=_FILTERED
+    )
+
+
 def no_answer(asked: Asked) -> LLMError:
     """The error that the client's own time-out means."""
     return LLMTimeoutError(f"No answer in time for {asked}. Is the server running and reachable?")
@@ -144,7 +169,7 @@ def no_answer(asked: Asked) -> LLMError:
 def no_reply(asked: Asked, reason: str, status: int, headers: Mapping[str, str]) -> LLMResponseError:
     """The error that an answer means which is no reply."""
     return LLMResponseError(
-        f"The answer of {asked} cannot be understood: {reason}. Does the server speak Chat Completions at this "
+        f"The answer of {asked} cannot be understood: {reason}. Does the server speak this API at this "
         "address? Its base_url (OPENAI_BASE_URL) usually ends in /v1.",
         status=status,
         request_id=headers.get("x-request-id"),

@@ -5,21 +5,33 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from .errors import LLMBadRequestError, LLMOutputError
+from .loose import as_dict, as_list
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Output = "type[BaseModel] | Mapping[str, Any]"
+OutputMode = Literal["native", "tool", "prompt"]
+"""How a model is asked for an answer of some shape: by the server's own means, as a tool's arguments, or in words."""
+
 _NAME = re.compile(r"[^A-Za-z0-9_-]+")
 _FENCED = re.compile(r"```(?:json)?\s*\n?(.*?)```", re.DOTALL | re.IGNORECASE)
 _LONGEST_NAME = 64
 _MOST_ERRORS = 5
+_SAYS_WHAT = frozenset({"type", "anyOf", "enum", "const", "$ref"})
+_NUMBERS = frozenset({"multipleOf", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"})
+_LISTS = frozenset({"items", "minItems", "maxItems"})
+_OBJECTS = frozenset({"properties", "required", "additionalProperties", "$defs"})
+_TAKEN = _SAYS_WHAT | _NUMBERS | _LISTS | _OBJECTS | {"title", "description", "pattern", "format"}
+"""What a schema that is kept to strictly may say."""
+_FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"})
+_SAYS_NOTHING = frozenset({"default", "discriminator", "examples", "deprecated", "readOnly", "writeOnly", "$schema"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +71,10 @@ def output_format(output: object) -> OutputFormat:
     if isinstance(output, OutputFormat):
         return output
     if isinstance(output, type) and issubclass(output, BaseModel):
-        return OutputFormat(_NAME.sub("_", output.__name__)[:_LONGEST_NAME], output.model_json_schema(), output)
-    if isinstance(output, dict):
+        schema = output.model_json_schema()
+        if schema.get("type", "object") == "object":
+            return OutputFormat(_NAME.sub("_", output.__name__)[:_LONGEST_NAME], schema, output)
+    elif isinstance(output, dict):
         schema = cast("dict[str, Any]", output)
         if schema.get("type") == "object":
             name = _NAME.sub("_", str(schema.get("title") or "output"))[:_LONGEST_NAME]
@@ -82,3 +96,52 @@ def _json_in(text: str) -> dict[str, Any] | None:
         if isinstance(data, dict):
             return cast("dict[str, Any]", data)
     return None
+
+
+def strict_schema(schema: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The schema as servers want it that keep to it strictly; None where it cannot be said so.
+
+    Every object then has all of its properties, and no others; what has a default is to be answered as well.
+    """
+    root = as_dict(schema)
+    target = root.get("$ref")
+    if isinstance(target, str):  # of a model that refers to itself
+        named = as_dict(as_dict(root.get("$defs")).get(target.removeprefix("#/$defs/")))
+        root = {**named, "$defs": root.get("$defs")}
+    return _strict(root) if root.get("type") == "object" else None
+
+
+def _strict(schema: Any) -> dict[str, Any] | None:
+    said = {name: value for name, value in as_dict(schema).items() if name not in _SAYS_NOTHING}
+    if "oneOf" in said and "anyOf" not in said:  # one that fits is all that a writer needs
+        said["anyOf"] = said.pop("oneOf")
+    if not said.keys() & _SAYS_WHAT or said.keys() - _TAKEN or said.get("format", "date") not in _FORMATS:
+        return None
+    if "properties" in said or said.get("type") == "object":
+        if not isinstance(said.get("properties"), dict) or said.get("additionalProperties"):
+            return None
+        said |= {"required": list(said["properties"]), "additionalProperties": False}
+    parts = _strict_parts(said)
+    if not all(map(_all_there, parts.values())):
+        return None
+    said |= parts
+    if "$ref" in said and len(said) > 1:  # beside which nothing else may stand
+        said["anyOf"] = [{"$ref": said.pop("$ref")}]
+    return said
+
+
+def _strict_parts(said: Mapping[str, Any]) -> dict[str, Any]:
+    parts: dict[str, Any] = {}
+    for name in said.keys() & {"properties", "$defs"}:
+        parts[name] = {inner: _strict(value) for inner, value in as_dict(said[name]).items()}
+    if "items" in said or said.get("type") == "array":
+        parts["items"] = _strict(said.get("items"))
+    if "anyOf" in said:
+        parts["anyOf"] = [_strict(value) for value in as_list(said["anyOf"])]
+    return parts
+
+
+def _all_there(parts: Any) -> bool:
+    if isinstance(parts, list):
+        return None not in as_list(parts)
+    return parts is not None and None not in as_dict(parts).values()

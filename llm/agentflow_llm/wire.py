@@ -7,13 +7,14 @@ mean it; what is no reply at all raises `LLMResponseError`.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
 from .errors import LLMResponseError
 from .loose import as_dict, as_list, excerpt, first, well_formed
 from .messages import (
     ChatMessage,
+    ImagePart,
     ReasoningPart,
     RefusalPart,
     Reply,
@@ -23,70 +24,158 @@ from .messages import (
     ToolResultPart,
     Usage,
 )
+from .output import strict_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from .messages import AnyPart
+    from .output import OutputFormat, OutputMode
     from .records import ChatCall
 
 _CHOICES = ("auto", "none", "required")
+_CALLS = {"tool_calls", "function_call"}
+_GOOGLE = {"gcp.gemini", "gcp.vertex_ai", "gcp.gen_ai"}
 
 
-def render_request(call: ChatCall, *, max_tokens_as: str = "max_tokens") -> dict[str, Any]:
-    """The body of a request. `max_tokens_as` is the server's name for that limit."""
-    body: dict[str, Any] = {"model": call.model, "messages": render_messages(call.messages)}
+def render_request(
+    call: ChatCall, *, max_tokens_as: str = "max_tokens", output_mode: OutputMode = "native"
+) -> dict[str, Any]:
+    """The body of a request. `max_tokens_as` is the server's name for that limit.
+
+    `output_mode` says how the shape of the answer is asked for, where there is one; see `OpenAI`.
+    """
+    body: dict[str, Any] = {"model": call.model, "messages": render_messages(call.messages, call.provider)}
     if call.tools:
         body["tools"] = [render_tool(tool) for tool in call.tools]
     for name, value in call.parameters.items():
         if name == "max_tokens":
             body[max_tokens_as] = value
+        elif name == "reasoning":
+            body["reasoning_effort"] = value
         elif name != "tool_choice":
             body[name] = value
         elif value in _CHOICES:
             if call.tools:  # servers refuse a choice among no tools
                 body[name] = value
         else:
-            body[name] = {"type": "function", "function": {"name": value}}
+            body[name] = _named(value)
+    if call.output is not None:
+        _RENDER_OUTPUT[output_mode](body, call, call.output)
     body.update(call.extra)
     return body
 
 
-def render_messages(messages: Iterable[ChatMessage]) -> list[dict[str, Any]]:
-    """Messages as the wire has them: each tool result is one of its own."""
+def _named(tool: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": tool}}
+
+
+def output_tool(call: ChatCall, output: OutputFormat) -> str:
+    """The name of the tool whose call is the answer, where its shape is asked for as a tool."""
+    taken = {tool.name for tool in call.tools}
+    name = output.name
+    while name in taken:
+        name = f"{name}_"
+    return name
+
+
+def _output_as_format(body: dict[str, Any], _: ChatCall, output: OutputFormat) -> None:
+    strict = strict_schema(output.schema)
+    schema = {"name": output.name, "schema": strict or output.schema, "strict": strict is not None}
+    body["response_format"] = {"type": "json_schema", "json_schema": schema}
+
+
+def _output_as_tool(body: dict[str, Any], call: ChatCall, output: OutputFormat) -> None:
+    name = output_tool(call, output)
+    tool = ToolDefinition(
+        name=name, description="Gives the final answer, as its arguments.", parameters={**output.schema}
+    )
+    body["tools"] = [*body.get("tools", ()), render_tool(tool)]
+    choice = body.get("tool_choice")
+    if not call.tools or choice == "none":
+        body["tool_choice"] = _named(name)
+    elif not isinstance(choice, dict):  # a tool that is asked for by name comes first
+        body["tool_choice"] = "required"
+
+
+def _output_as_prompt(body: dict[str, Any], _: ChatCall, output: OutputFormat) -> None:
+    schema = json.dumps(output.schema, ensure_ascii=False)
+    told = (
+        "Give the final answer as one JSON object and nothing else. It has to be valid under this JSON schema:\n"
+        f"{well_formed(schema)}"
+    )
+    messages = body["messages"]
+    # in the first message, if it is the system's: many servers take no other of the system
+    if messages and messages[0]["role"] == "system" and isinstance(messages[0]["content"], str):
+        messages[0]["content"] += f"\n\n{told}"
+    else:
+        messages.insert(0, {"role": "system", "content": told})
+
+
+_RENDER_OUTPUT = {"native": _output_as_format, "tool": _output_as_tool, "prompt": _output_as_prompt}
+
+
+def render_messages(messages: Iterable[ChatMessage], provider: str = "") -> list[dict[str, Any]]:
+    """Messages as the wire has them: each tool result is one of its own.
+
+    The model's thoughts are left out, but for a `provider` that refuses calls without those that led to them.
+    """
     rendered: list[dict[str, Any]] = []
     for message in messages:
         content = message.content
         if len(content) == 1 and type(content[0]) is TextPart:  # nearly all are
             rendered.append({"role": message.role, "content": well_formed(content[0].text)})
         else:
-            rendered.extend(_render_parts(message))
+            rendered.extend(_render_parts(message, provider))
     return rendered
 
 
-def _render_parts(message: ChatMessage) -> list[dict[str, Any]]:
-    text: str | None = None
+def _render_parts(message: ChatMessage, provider: str) -> list[dict[str, Any]]:
+    said: list[dict[str, Any]] = []  # texts and pictures
     calls: list[dict[str, Any]] = []
     rendered: list[dict[str, Any]] = []
     for part in message.content:
         match part:
             case TextPart() | RefusalPart():  # as content, a refusal is understood by every server
-                text = (text or "") + part.text
+                said.append({"type": "text", "text": well_formed(part.text)})
+            case ImagePart():
+                detail = {"detail": part.detail} if part.detail else {}
+                said.append({"type": "image_url", "image_url": {"url": part.url, **detail}})
             case ToolCallPart():
                 function = {"name": part.name, "arguments": well_formed(part.arguments)}
                 calls.append({"id": part.id, "type": "function", "function": function})
             case ToolResultPart():
                 rendered.append({"role": "tool", "tool_call_id": part.call_id, "content": well_formed(part.content)})
-            case ReasoningPart():  # servers that give it do not want it back
+            case ReasoningPart():  # most servers that give it do not want it back
                 pass
-    if text is not None or calls or not rendered:
-        said: dict[str, Any] = {"role": message.role}
-        if text is not None or not calls:
-            said["content"] = well_formed(text or "")
+    if said or calls or not rendered:
+        # what a tool's message holds beside its results, such as a picture, only a user can say
+        whole: dict[str, Any] = {"role": "user" if rendered and message.role == "tool" else message.role}
+        if said or not calls:
+            whole["content"] = _render_content(said)
         if calls:
-            said["tool_calls"] = calls
-        rendered.append(said)
+            whole["tool_calls"] = calls
+            _add_thoughts(whole, message, provider)
+        rendered.append(whole)
     return rendered
+
+
+def _add_thoughts(whole: dict[str, Any], message: ChatMessage, provider: str) -> None:
+    """Give back the thoughts that led to calls, to the servers that refuse the calls without them."""
+    thoughts = [part for part in message.content if isinstance(part, ReasoningPart)]
+    if provider == "deepseek":
+        whole["reasoning_content"] = well_formed("".join(part.text for part in thoughts))
+    elif provider in _GOOGLE:
+        signatures = {part.id: part.encrypted for part in thoughts if part.encrypted}
+        for call in whole["tool_calls"]:
+            if call["id"] in signatures:
+                call["extra_content"] = {"google": {"thought_signature": signatures[call["id"]]}}
+
+
+def _render_content(said: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
+    """A string where there is only text: every server takes that."""
+    texts = [part["text"] for part in said if part["type"] == "text"]
+    return "".join(texts) if len(texts) == len(said) else said
 
 
 def render_tool(tool: ToolDefinition) -> dict[str, Any]:
@@ -95,10 +184,11 @@ def render_tool(tool: ToolDefinition) -> dict[str, Any]:
     return {"type": "function", "function": {"name": tool.name, **described, "parameters": tool.parameters}}
 
 
-def read_reply(body: Any) -> Reply:
+def read_reply(body: Any, *, output_tool: str | None = None) -> Reply:
     """The reply in the decoded body of an answer, which has no `error`. Choice 0 is the reply.
 
-    Raises `LLMResponseError` where it holds none.
+    Where there is an `output_tool`, the first call of this tool is the text of the answer. Raises `LLMResponseError`
+    where the body holds no reply.
     """
     body = as_dict(body)
     choice = as_dict(first(body.get("choices")))
@@ -106,53 +196,132 @@ def read_reply(body: Any) -> Reply:
     if not isinstance(message, dict):
         raise LLMResponseError(f"it has no message: {excerpt(body)}")
     message = as_dict(message)
-    content = message.get("content")
-    reasoning = message.get("reasoning_content") or message.get("reasoning") or message.get("reasoning_details")
-    thought = _text(reasoning) or "".join(_text(as_dict(part).get("thinking")) for part in as_list(content))
-    said: list[TextPart | ReasoningPart | RefusalPart] = [
-        ReasoningPart(text=thought),
-        TextPart(text=_text(content)),
-        RefusalPart(text=_text(message.get("refusal"))),
-    ]
-    reason, model, ident = choice.get("finish_reason"), body.get("model"), body.get("id")
+    said, given = read_said(message), calls_in(message)
+    calls = read_calls(given)
+    answers = [call.arguments for call in calls if call.name == output_tool]
+    if answers:
+        said = said._replace(text=said.text + answers[0])
+    return make_reply(
+        said,
+        [(call, signature_in(one)) for call, one in zip(calls, given, strict=True) if call.name != output_tool],
+        answered=bool(answers),
+        finish_reason=choice.get("finish_reason"),
+        usage=usage_in(body, choice),
+        model=body.get("model"),
+        ident=body.get("id"),
+    )
+
+
+def make_reply(  # noqa: PLR0913 because a reply has this many sides
+    said: Said,
+    calls: Sequence[tuple[ToolCallPart, str | None]],
+    *,
+    answered: bool,
+    finish_reason: Any,
+    usage: Any,
+    model: Any,
+    ident: Any,
+) -> Reply:
+    """The reply that is made of these, be they from one body or put together from a stream.
+
+    `calls` come with their signatures, where they have one: a `ReasoningPart` with the id of the call keeps it.
+    `answered`: the output tool was called, so that the model has come to its end.
+    """
+    if answered and not calls and finish_reason in _CALLS:
+        finish_reason = "stop"
+    reasoning, text, refusal = map(well_formed, said)
+    parts = (ReasoningPart(text=reasoning), TextPart(text=text), RefusalPart(text=refusal))
+    content: list[AnyPart] = [ReasoningPart(text="", id=call.id, encrypted=seal) for call, seal in calls if seal]
+    content += [part for part in parts if part.text]
     return Reply(
-        message=ChatMessage(
-            role="assistant",
-            content=(*(part for part in said if part.text), *_read_calls(message.get("tool_calls"))),
-        ),
-        finish_reason=str(reason) if reason else None,
-        usage=read_usage(body.get("usage")),
+        message=ChatMessage(role="assistant", content=[*content, *(call for call, _ in calls)]),
+        finish_reason=str(finish_reason) if finish_reason else None,
+        usage=read_usage(usage),
         model=str(model) if model else "",
         id=str(ident) if ident else None,
     )
 
 
+class Said(NamedTuple):
+    """What a message, or a piece of one, says."""
+
+    reasoning: str
+    text: str
+    refusal: str
+
+
+def read_said(message: dict[str, Any]) -> Said:
+    """What a message says, or a piece of one."""
+    content = message.get("content")
+    reasoning = message.get("reasoning_content") or message.get("reasoning") or message.get("reasoning_details")
+    thought = _text(reasoning) or "".join(_text(as_dict(part).get("thinking")) for part in as_list(content))
+    return Said(thought, _text(content), _text(message.get("refusal")))
+
+
 def _text(content: Any) -> str:
     """The text of a content: a string, or a list of parts, as Mistral and OpenRouter send."""
     if isinstance(content, str):
-        return well_formed(content)
+        return content
     parts: list[Any] = [content] if isinstance(content, dict) else as_list(content)
     texts = (part if isinstance(part, str) else _text_of_part(as_dict(part)) for part in parts)
-    return well_formed("".join(text for text in texts if isinstance(text, str)))
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def _text_of_part(part: dict[str, Any]) -> Any:
     return part.get("text") or part.get("summary") or part.get("refusal")
 
 
-def _read_calls(said: Any) -> list[ToolCallPart]:
+def calls_in(message: dict[str, Any]) -> list[Any]:
+    """The tool calls of a message, or their pieces; the one that the old form of the wire has as well."""
+    calls = as_list(message.get("tool_calls"))
+    if calls:
+        return calls
+    function = message.get("function_call")
+    return [{"function": function}] if isinstance(function, dict) else []
+
+
+def read_calls(given: Iterable[Any]) -> list[ToolCallPart]:
+    """The tool calls of a message, as `calls_in` has them. Raises `LLMResponseError` where one has no name."""
     calls: list[ToolCallPart] = []
-    for call in map(as_dict, as_list(said)):
+    for call in map(as_dict, given):
         function = as_dict(call.get("function"))
-        name, arguments, ident = function.get("name"), function.get("arguments"), call.get("id")
+        name, ident = function.get("name"), call.get("id")
+        arguments = arguments_in(function)
         if not isinstance(name, str) or not name:
             raise LLMResponseError(f"it calls a tool that it does not name: {excerpt(call)}")
-        if not isinstance(arguments, str):  # an object, or null for no arguments
-            arguments = json.dumps(arguments or {}, ensure_ascii=False)
         if not isinstance(ident, str) or not ident or any(ident == other.id for other in calls):
-            ident = f"call_{uuid4().hex[:24]}"  # without one of its own, its result could not be told from others'
+            ident = call_id()  # without one of its own, its result could not be told from others'
         calls.append(ToolCallPart(id=ident, name=name, arguments=well_formed(arguments) if arguments.strip() else "{}"))
     return calls
+
+
+def signature_in(call: Any) -> str | None:
+    """What Google signs a call with, or None. It refuses the call in a later request without it."""
+    signature = as_dict(as_dict(as_dict(call).get("extra_content")).get("google")).get("thought_signature")
+    return signature if isinstance(signature, str) else None
+
+
+def arguments_in(function: dict[str, Any]) -> str:
+    """The arguments of a call as JSON text: some servers send an object, or null for none."""
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):
+        return arguments
+    return json.dumps(arguments, ensure_ascii=False) if arguments else ""
+
+
+def call_id() -> str:
+    """An id for a call that the server gave none."""
+    return f"call_{uuid4().hex[:24]}"
+
+
+def usage_in(body: dict[str, Any], choice: dict[str, Any]) -> Any:
+    """The account of the usage in an answer or a chunk: Moonshot has it in the choice, Groq in a field of its own."""
+    return body.get("usage") or choice.get("usage") or as_dict(body.get("x_groq")).get("usage")
+
+
+def ignored_choices(body: Any) -> int:
+    """How many answers there are beside the first."""
+    return max(0, len(as_list(as_dict(body).get("choices"))) - 1)
 
 
 def read_usage(said: Any) -> Usage:
@@ -160,9 +329,13 @@ def read_usage(said: Any) -> Usage:
     said = as_dict(said)
     sent, got = as_dict(said.get("prompt_tokens_details")), as_dict(said.get("completion_tokens_details"))
     cached = _count(sent, "cached_tokens")
+    asked, answered = _count(said, "prompt_tokens"), _count(said, "completion_tokens")
+    total = _count(said, "total_tokens")
+    if asked is not None and answered is not None and total is not None:
+        answered = max(answered, total - asked)  # Gemini and xAI leave thoughts out of the completion
     return Usage(
-        input_tokens=_count(said, "prompt_tokens"),
-        output_tokens=_count(said, "completion_tokens"),
+        input_tokens=asked,
+        output_tokens=answered,
         cached_tokens=_count(said, "prompt_cache_hit_tokens") if cached is None else cached,
         cache_write_tokens=_count(sent, "cache_write_tokens"),
         reasoning_tokens=_count(got, "reasoning_tokens"),
@@ -202,10 +375,11 @@ def read_request(body: Any) -> tuple[list[ChatMessage], list[ToolDefinition]]:
     names: dict[str, str] = {}
     messages: list[ChatMessage] = []
     for said in map(as_dict, as_list(as_dict(body).get("messages"))):
-        text, role = _text(said.get("content")), said.get("role")
-        calls = _read_calls(said.get("tool_calls"))
+        content, role = said.get("content"), said.get("role")
+        text = well_formed(_text(content))
+        calls = read_calls(calls_in(said))
         names.update((call.id, call.name) for call in calls)
-        parts: list[AnyPart] = [*([TextPart(text=text)] if text else ()), *calls]
+        parts: list[AnyPart] = [*([TextPart(text=text)] if text else ()), *_read_pictures(content), *calls]
         if role == "tool":
             ident = str(said.get("tool_call_id"))
             parts = [ToolResultPart(call_id=ident, name=names.get(ident, ""), content=text)]
@@ -220,4 +394,13 @@ def read_request(body: Any) -> tuple[list[ChatMessage], list[ToolDefinition]]:
             parameters=as_dict(tool.get("parameters")),
         )
         for tool in tools
+    ]
+
+
+def _read_pictures(content: Any) -> list[ImagePart]:
+    pictures = (as_dict(as_dict(part).get("image_url")) for part in as_list(content))
+    return [
+        ImagePart.model_validate({"url": picture["url"], "detail": picture.get("detail") or None})
+        for picture in pictures
+        if picture.get("url")
     ]
