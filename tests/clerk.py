@@ -1,4 +1,4 @@
-"""Runs whose traces real back ends must show: an agent with two tools, a run that fails, one that is cancelled."""
+"""Runs whose traces real back ends must show: an agent with two tools, all kinds of clients, a failure, a cancel."""
 
 from __future__ import annotations
 
@@ -14,6 +14,15 @@ from agentflow.retry import ConstantDelayRetryPolicy
 from agentflow_agents import DocumentIndex, FunctionAgent
 from agentflow_instrumentation import setup
 from agentflow_llm import ChatMessage, RateLimitError, Reply, ScriptedModel, TextPart, ToolCallPart, Usage
+from agentflow_llm.documents import Document
+from agentflow_llm.index import VectorStoreIndex
+from agentflow_llm.memory import ChatMemory
+from agentflow_llm.messages import ImagePart
+from agentflow_llm.model import Embeddings
+from agentflow_llm.openai import OpenAI
+from agentflow_llm.openai_embedder import OpenAIEmbedder
+from agentflow_llm.rerank import ModelReranker
+from agentflow_llm.server import LoopbackServer
 from real import Protocol, RealBackend, Seen, Trace
 
 QUESTION = "When does the library open, and what is 2 + 3?"
@@ -54,6 +63,66 @@ async def ask_clerk(folder: Path) -> None:
     with DocumentIndex(folder, name="library") as index, script as model:
         agent = FunctionAgent([index.search_documents, add], llm=model, name="clerk")
         assert str(await agent.run(QUESTION)) == ANSWER
+
+
+PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(50_000)
+LIBRARIAN = "The reading room has forty seats."
+
+
+class FoundEvent(Event):
+    """A passage was found."""
+
+    text: str
+
+
+class Librarian(Workflow):
+    """Uses each kind of client: a memory, an index with an embedder, a reranker, a model that streams."""
+
+    def __init__(self, server: LoopbackServer) -> None:
+        super().__init__(name="librarian")
+        self.embedder = OpenAIEmbedder(
+            "text-embedding-3-small", base_url=server.base_url, api_key="none", provider="openai"
+        )
+        self.model = OpenAI("gpt-4o-mini", base_url=server.base_url, api_key="none", provider="openai")
+        self.memory = ChatMemory(session="reader-7")
+        rooms, fees = DOCUMENTS["rooms.md"], DOCUMENTS["fees.md"]
+        documents = [Document(text=fees, id="fees.md"), Document(text=rooms, id="rooms.md")]
+        self.index = VectorStoreIndex.from_documents(documents, self.embedder, name="library")
+
+    @step
+    async def find(self, ev: StartEvent) -> FoundEvent:
+        question = ChatMessage(role="user", content=str(ev.question))
+        await self.memory.aput(question)
+        found = await self.index.as_retriever(similarity_top_k=2).aretrieve(question.text)
+        best = await ModelReranker(self.model).rerank(question.text, found, top_k=1)
+        return FoundEvent(text=best[0].text)
+
+    @step
+    async def answer(self, ctx: Context, ev: FoundEvent) -> StopEvent:
+        picture = ChatMessage(
+            role="user",
+            content=[TextPart(text=ev.text), ImagePart.of(PICTURE), ImagePart(url="https://example.com/room.png")],
+        )
+        messages = [*await self.memory.aget(), picture]
+        async with self.model, self.embedder, self.model.stream(messages, temperature=0) as stream:
+            async for delta in stream:
+                ctx.write_event_to_stream(Event(msg=delta.text))
+        return StopEvent(result=stream.reply.text)
+
+
+async def ask_librarian() -> None:
+    """One run, whose model and embedder are on a server of this machine."""
+    usage = Usage(input_tokens=1000, output_tokens=200)
+    order, reply = (
+        Reply(message=ChatMessage(role="assistant", content=text), finish_reason="stop", usage=usage)
+        for text in ('{"order": [2, 1]}', LIBRARIAN)
+    )
+    vectors = [
+        Embeddings([[1.0, 0.0], [0.9, 0.1]], Usage(input_tokens=20)),
+        Embeddings([[1.0, 0.0]], Usage(input_tokens=6)),
+    ]
+    with LoopbackServer([order, reply], paths={"/embeddings": vectors}) as server:
+        assert await Librarian(server).run(question="How many seats?") == LIBRARIAN
 
 
 class Unlucky(Workflow):

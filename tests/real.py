@@ -155,6 +155,22 @@ class RealPhoenix(RealBackend):
                 begun=datetime.fromisoformat(span["start_time"]).timestamp(),
             )
 
+    def ask(self, query: str) -> Any:
+        """What its GraphQL answers."""
+        with contextlib.closing(HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
+            body = json.dumps({"query": query})
+            connection.request("POST", "/graphql", body, {"Content-Type": "application/json"})
+            told = json.loads(connection.getresponse().read())
+        assert not told.get("errors"), told
+        return told["data"]
+
+    def cost(self, span: Seen) -> dict[str, float]:
+        """What it says that a span cost, in dollars: "prompt", "completion" and "total", where it knows."""
+        fields = "prompt { cost } completion { cost } total { cost }"
+        told = self.ask(f'{{ getSpanByOtelId(spanId: "{span.id}") {{ costSummary {{ {fields} }} }} }}')
+        summary = told["getSpanByOtelId"]["costSummary"] or {}
+        return {part: of["cost"] for part, of in summary.items() if of["cost"] is not None}
+
 
 class RealJaeger(RealBackend):
     """A Jaeger that runs."""

@@ -71,6 +71,18 @@ def test_a_retry_is_an_event_of_its_chat(told: Told) -> None:
     assert not second.events
 
 
+def test_all_kinds_of_clients_come_back_as_they_were_made(jaeger: RealJaeger) -> None:
+    """With the attributes of each document and text, and what a memory, a search, a model took."""
+    made, shown = clerk.record(jaeger, "http/protobuf", clerk.ask_librarian())
+    assert shown.spans == made.spans
+    kinds = {span.name.partition(" ")[0]: span.kind for span in shown.spans.values()}
+    assert {name: kinds[name] for name in ("embeddings", "rerank", "memory")} == {
+        "embeddings": "CLIENT",
+        "rerank": "CLIENT",
+        "memory": "INTERNAL",
+    }
+
+
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
 def test_a_run_that_fails_shows_where_and_why(jaeger: RealJaeger, protocol: Protocol) -> None:
     made, shown = clerk.record(jaeger, protocol, clerk.fail())

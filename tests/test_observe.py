@@ -1172,6 +1172,96 @@ async def test_an_operation_around_a_generator_ends_when_that_is_closed_from_els
     assert not seen.open()
 
 
+async def test_an_operation_that_is_opened_and_closed_apart_is_seen_in_its_own_context_only() -> None:
+    """What is opened in a context of its own is current there, and nowhere else, until it is closed."""
+    own = contextvars.copy_context()
+    marks = Marks()
+    marks.kinds = frozenset({Kind.CHAT})
+    with watching(marks), record() as seen:
+        opened = own.run(observe.open_operation, Kind.CHAT, "model", "the call")
+        assert opened is not None
+        assert (observe.current_scope.get(), current.get()) == (None, "nothing")
+        assert own.run(current.get) == "chat model"
+        with operation(Kind.EMBEDDINGS, "beside"):
+            own.run(_ask, "inside")
+        opened.note("chunk", {"n": 1})
+        assert seen.tree().splitlines() == ["chat model open", "  tool inside", "embeddings beside"]
+        assert [op.name for op in seen.open()] == ["model"]
+        opened.op.result = "the answer"
+        own.run(opened.close)
+        assert (own.run(observe.current_scope.get), own.run(current.get)) == (None, "nothing")
+        own.run(_ask, "after it")
+    chat = only(seen.find("chat"))
+    assert (chat.subject, chat.result, chat.outcome, seen.noted_on(chat)) == ("the call", "the answer", "ok", ["chunk"])
+    assert only(seen.find("tool", "after it")).parent is None
+    assert not seen.open()
+
+
+def _ask(name: str) -> None:
+    with operation(Kind.TOOL, name):
+        pass
+
+
+@pytest.mark.parametrize("error", [None, ValueError("no")])
+async def test_an_operation_is_closed_from_another_task_and_told_once(error: BaseException | None) -> None:
+    """It belongs to the step in which it was opened; the run may have gone on meanwhile."""
+    told: list[tuple[str, BaseException | None]] = []
+
+    class Ends(Observer):
+        kinds = frozenset({Kind.CHAT})
+
+        def finished(self, op: Operation, error: BaseException | None) -> None:
+            told.append((op.name, error))
+
+    class Calls(Workflow):
+        @step
+        async def one(self, ev: StartEvent) -> A:
+            context = contextvars.copy_context()
+            opened = context.run(observe.open_operation, Kind.CHAT, "model")
+            assert opened is not None
+            outside = observe.current_scope.get()
+            assert outside is not None
+            assert outside.ref is not opened.op.ref
+
+            async def close() -> None:
+                context.run(opened.close, error)
+
+            await asyncio.get_running_loop().create_task(close(), context=contextvars.Context())
+            assert observe.current_scope.get() is outside
+            return A()
+
+        @step
+        async def two(self, ev: A) -> StopEvent:
+            return StopEvent()
+
+    with record() as seen, watching(Ends()):
+        await Calls().run()
+    assert told == [("model", error)]
+    chat = only(seen.find("chat"))
+    assert (chat.parent, chat.outcome) == (only(seen.find("step", "one")).ref, "error" if error else "ok")
+    assert not seen.open()
+
+
+async def test_an_operation_that_is_closed_in_another_context_is_told_all_the_same() -> None:
+    """What is current there stays; nothing is raised."""
+    with record() as seen:
+        opened = contextvars.copy_context().run(observe.open_operation, Kind.CHAT, "model")
+        assert opened is not None
+        with operation(Kind.TOOL, "tool") as inside:
+            assert inside is not None
+            opened.close()
+            scope = observe.current_scope.get()
+            assert scope is not None
+            assert scope.ref is inside.op.ref
+    assert not seen.open()
+
+
+def test_nothing_is_opened_where_nobody_listens() -> None:
+    """Then there is nothing to close."""
+    assert observe.open_operation(Kind.CHAT, "model") is None
+    assert observe.current_scope.get() is None
+
+
 async def test_an_operation_of_a_muted_run_is_told_to_nobody() -> None:
     """Muted is muted, all the way down."""
 

@@ -20,6 +20,9 @@ KINDS = {
     "chat": "LLM",
     "execute_tool": "TOOL",
     "retrieval": "RETRIEVER",
+    "embeddings": "EMBEDDING",
+    "rerank": "RERANKER",
+    "memory": "CHAIN",
 }
 
 
@@ -174,6 +177,92 @@ def test_a_step_that_collects_names_all_that_it_collected(told: Told) -> None:
     waits, goes_on = told.shown.all_named("step collect_results")
     assert waits.attributes["agentflow.outcome"] == "collecting"
     assert len(goes_on.attributes["agentflow.triggered_by"]) == 2
+
+
+@pytest.fixture(scope="module")
+def library(phoenix: RealPhoenix) -> Told:
+    return Told(*clerk.record(phoenix, "http/protobuf", clerk.ask_librarian()))
+
+
+def test_all_kinds_of_clients_stand_below_the_step_that_uses_them(library: Told) -> None:
+    assert library.shown.tree() == library.made.tree()
+    below = [library.shown.above(span)[1:] for span in library.shown.spans.values() if "event" not in span.name]
+    search = ["step find", "retrieval library"]
+    assert below == [
+        [],
+        ["step find"],
+        ["step find", "memory put"],
+        search,
+        *[[*search, "embeddings text-embedding-3-small"]] * 2,
+        ["step find", "rerank gpt-4o-mini"],
+        ["step find", "rerank gpt-4o-mini", "chat gpt-4o-mini"],
+        ["step answer"],
+        ["step answer", "memory get"],
+        ["step answer", "chat gpt-4o-mini"],
+    ]
+    assert {span.kind for span in library.shown.spans.values()} == {
+        "LLM",
+        "EMBEDDING",
+        "RETRIEVER",
+        "RERANKER",
+        "CHAIN",
+    }
+    for span in library.shown.spans.values():
+        assert span.kind == KINDS[span.name.partition(" ")[0]]
+
+
+def test_embeddings_show_their_model_their_texts_and_tokens(library: Told) -> None:
+    documents, question = library.shown.all_named("embeddings text-embedding-3-small")
+    assert part(question, "embedding.") == {
+        "model_name": "text-embedding-3-small",
+        "embeddings.0.embedding.text": "How many seats?",
+    }
+    assert "costs 20 cents" in documents.attributes["embedding.embeddings.0.embedding.text"]
+    assert "forty seats" in documents.attributes["embedding.embeddings.1.embedding.text"]
+    assert (documents.attributes["llm.token_count.prompt"], question.attributes["llm.token_count.prompt"]) == (20, 6)
+
+
+def test_a_reranking_shows_the_documents_before_and_after(library: Told) -> None:
+    span = library.shown.named("rerank gpt-4o-mini")
+    told = part(span, "reranker.")
+    assert (told["query"], told["model_name"], told["top_k"]) == ("How many seats?", "gpt-4o-mini", 1)
+    first, second = (part(span, f"reranker.input_documents.{n}.document.") for n in range(2))
+    assert first["score"] > second["score"] > 0
+    best = part(span, "reranker.output_documents.0.document.")
+    assert best == {**second, "score": 1.0}
+    assert "reranker.output_documents.1.document.id" not in span.attributes
+
+
+def test_a_memory_shows_what_went_in_and_how_much_came_out(library: Told) -> None:
+    put, got = (library.shown.named(f"memory {name}").attributes for name in ("put", "get"))
+    assert (put["input.value"], put["agentflow.memory.session"]) == ("How many seats?", "reader-7")
+    assert got["agentflow.memory.messages.got"] == 1
+
+
+def test_a_picture_is_shown_by_its_address_and_never_by_its_bytes(library: Told) -> None:
+    _, chat = library.shown.all_named("chat gpt-4o-mini")
+    contents = part(chat, "llm.input_messages.1.message.contents.")
+    assert contents["0.message_content.type"] == "text"
+    assert contents["1.message_content.text"] == "[image/png, 50,008 bytes]"
+    assert contents["2.message_content.image.image.url"] == "https://example.com/room.png"
+
+
+def test_a_streamed_chat_shows_its_answer_its_tokens_and_its_first_piece(library: Told) -> None:
+    _, chat = library.shown.all_named("chat gpt-4o-mini")
+    assert part(chat, "llm.output_messages.0.message.")["content"] == clerk.LIBRARIAN
+    assert part(chat, "llm.token_count.")["total"] == 1200
+    assert '"stream": true' in chat.attributes["llm.invocation_parameters"]
+    assert 0 < chat.attributes["gen_ai.response.time_to_first_chunk"] < 30
+
+
+def test_a_cost_is_worked_out_from_the_tokens_and_beside_it_stands_ours(library: Told, phoenix: RealPhoenix) -> None:
+    """Phoenix has a list of prices of its own, and does not read `llm.cost`; of embeddings it says nothing."""
+    _, chat = library.shown.all_named("chat gpt-4o-mini")
+    assert phoenix.cost(chat) == pytest.approx({"prompt": 0.00015, "completion": 0.00012, "total": 0.00027})
+    assert chat.attributes["llm.cost.total"] == pytest.approx(0.00027)
+    embeddings, _ = library.shown.all_named("embeddings text-embedding-3-small")
+    assert not phoenix.cost(embeddings)
+    assert embeddings.attributes["llm.cost.total"] > 0
 
 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])

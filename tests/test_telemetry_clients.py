@@ -18,9 +18,11 @@ from agentflow.observe import Kind, add_observer, operation
 from agentflow_agents.records import ToolExecution
 from agentflow_instrumentation import SpanObserver
 from agentflow_instrumentation.content import Content
+from agentflow_llm.errors import LLMOutputError, RateLimitError
 from agentflow_llm.messages import (
     AnyPart,
     ChatMessage,
+    ImagePart,
     ReasoningPart,
     RefusalPart,
     Reply,
@@ -31,7 +33,8 @@ from agentflow_llm.messages import (
     ToolResultPart,
     Usage,
 )
-from agentflow_llm.records import ChatCall, Passage, RetrievalCall
+from agentflow_llm.output import output_format
+from agentflow_llm.records import ChatCall
 
 Spans = Callable[[], list[ReadableSpan]]
 
@@ -104,7 +107,10 @@ def test_a_chat_tells_how_much_and_not_what() -> None:
             "seed": 7,
             "tool_choice": "auto",
             "top_p": None,
+            "reasoning": "low",
         },
+        extra={"top_p": 0.5, "n": 2, "frequency_penalty": float("nan"), "presence_penalty": "high", "user": "Ann"},
+        output=output_format({"type": "object", "title": "Ann", "properties": {}}),
         server_address="api.example.com",
         server_port=443,
     )
@@ -119,6 +125,11 @@ def test_a_chat_tells_how_much_and_not_what() -> None:
         "gen_ai.request.max_tokens": 100,
         "gen_ai.request.stop_sequences": ("END",),
         "gen_ai.request.seed": 7,
+        "gen_ai.request.top_p": 0.5,
+        "gen_ai.request.choice.count": 2,
+        "gen_ai.output.type": "json",
+        "agentflow.chat.reasoning": "low",
+        "agentflow.chat.tool_choice": "auto",
         "server.address": "api.example.com",
         "server.port": 443,
         "agentflow.chat.input.messages": 2,
@@ -133,7 +144,7 @@ def test_a_chat_tells_how_much_and_not_what() -> None:
         "gen_ai.usage.cache_creation.input_tokens": 5,
         "gen_ai.usage.reasoning.output_tokens": 4,
         "llm.token_count.completion_details.reasoning": 4,
-        "agentflow.chat.attempts": 1,
+        "agentflow.llm.http_requests": 1,
         "agentflow.chat.output.size": len("16 hours."),
         "agentflow.outcome": "ok",
     }
@@ -210,7 +221,7 @@ def test_usage_that_the_server_does_not_tell_is_said_to_be_missing() -> None:
     spans = watch()
     chat([QUESTION], Reply(message=ANSWER.message))
     told = only(spans)
-    assert told["agentflow.chat.usage.missing"] is True
+    assert told["agentflow.llm.usage.missing"] is True
     assert not [name for name in told if name.startswith("gen_ai.usage")]
 
 
@@ -243,8 +254,8 @@ def test_each_repeated_request_is_an_event_of_the_one_span() -> None:
             {"agentflow.retry.attempt": 2, "agentflow.retry.wait": 0.5, "error.type": "TimeoutError"},
         ),
     ]
-    assert facts(span)["agentflow.chat.attempts"] == 3
-    assert facts(span)["agentflow.chat.retry.wait"] == 2.5
+    assert facts(span)["agentflow.llm.attempts"] == facts(span)["agentflow.llm.http_requests"] == 3
+    assert facts(span)["agentflow.llm.retry.wait"] == 2.5
 
 
 def test_a_chat_that_fails_tells_how_often_it_was_tried() -> None:
@@ -261,8 +272,154 @@ def test_a_chat_that_fails_tells_how_often_it_was_tried() -> None:
     (span,) = spans()
     assert span.status.status_code is StatusCode.ERROR
     assert facts(span)["error.type"] == "ConnectionError"
-    assert facts(span)["agentflow.chat.attempts"] == 2
+    assert facts(span)["agentflow.llm.attempts"] == 2
     assert "gen_ai.response.id" not in facts(span)
+
+
+def test_an_error_tells_what_the_server_said_beside_its_text() -> None:
+    spans = watch()
+    error = RateLimitError("Ann is too fast", status=429, code="slow", request_id="req-1")
+    error.http_requests = 3
+    with pytest.raises(RateLimitError), operation(Kind.CHAT, "tiny", call([QUESTION])):
+        raise error
+    told = only(spans)
+    assert (told["http.response.status_code"], told["agentflow.llm.request_id"]) == (429, "req-1")
+    assert told["agentflow.llm.http_requests"] == 3
+    assert "Ann" not in spans()[0].to_json()
+
+
+def noted(reply: Reply | None, *notes: tuple[str, dict[str, Any]], content: Content = "none") -> ReadableSpan:
+    """The span of a chat on which this is noted."""
+    spans = watch(content)
+    with operation(Kind.CHAT, "tiny", call([QUESTION])) as opened:
+        assert opened is not None
+        for name, of_it in notes:
+            opened.note(name, of_it)
+        opened.op.result = reply
+    (span,) = spans()
+    return span
+
+
+def test_the_first_piece_of_a_stream_is_a_fact_of_the_span() -> None:
+    span = noted(ANSWER, ("first_chunk", {"after": 0.25}))
+    assert facts(span)["gen_ai.request.stream"] is True
+    assert facts(span)["gen_ai.response.time_to_first_chunk"] == 0.25
+    assert not span.events
+
+
+def test_waits_for_the_rate_limit_are_told_apart_from_those_between_attempts() -> None:
+    wait = {"wait": 1.5, "because": "tokens", "key": "Ann's"}
+    span = noted(ANSWER, ("rate_limit", wait), ("retry", {"attempt": 1, "wait": 4.0}), ("rate_limit", wait))
+    told = facts(span)
+    assert (told["agentflow.llm.rate_limit.wait"], told["agentflow.llm.retry.wait"]) == (3.0, 4.0)
+    assert [(event.name, dict(event.attributes or {})) for event in span.events[:1]] == [
+        ("agentflow.rate_limit", {"agentflow.rate_limit.wait": 1.5, "agentflow.rate_limit.because": "tokens"})
+    ]
+
+
+def test_a_fallback_tells_who_failed_why_and_who_is_asked_instead() -> None:
+    span = noted(ANSWER, ("fallback", {"id": "openai/big", "to": "ollama/small", "error": ConnectionError("Ann")}))
+    (event,) = span.events
+    assert (event.name, dict(event.attributes or {})) == (
+        "agentflow.fallback",
+        {
+            "agentflow.fallback.id": "openai/big",
+            "agentflow.fallback.to": "ollama/small",
+            "error.type": "ConnectionError",
+        },
+    )
+    assert facts(span)["agentflow.llm.fallbacks"] == 1
+    assert facts(span)["gen_ai.response.model"] == "tiny-2026-01"
+    assert facts(span)["llm.model_name"] == "tiny-2026-01"  # whose price Phoenix takes
+    assert "llm.model_name" not in facts(noted(ANSWER))
+
+
+def test_an_answer_from_a_cache_is_not_paid_for_again() -> None:
+    stored = ANSWER.model_copy(update={"usage": ANSWER.usage.model_copy(update={"http_requests": 0, "cost": 0.5})})
+    told = facts(noted(stored, ("cache", {"hit": True})))
+    assert told["agentflow.llm.cache.hit"] is True
+    assert told["gen_ai.response.model"] == "tiny-2026-01"
+    assert not [name for name in told if "usage" in name or "token" in name or "cost" in name]
+    missed = facts(noted(ANSWER, ("cache", {"hit": False})))
+    assert missed["agentflow.llm.cache.hit"] is False
+    assert missed["gen_ai.usage.input_tokens"] == 80
+
+
+def test_what_a_call_cost_is_told_where_the_price_is_known() -> None:
+    priced = ANSWER.model_copy(update={"usage": ANSWER.usage.model_copy(update={"cost": 0.00042})})
+    told = facts(noted(priced))
+    assert told["agentflow.llm.cost"] == told["llm.cost.total"] == 0.00042
+    assert "agentflow.llm.cost" not in facts(noted(ANSWER))
+
+
+def test_repairs_and_further_choices_are_counted() -> None:
+    error = LLMOutputError("The JSON object lacks 'Ann'.", "Ann")
+    span = noted(ANSWER, ("repair", {"attempt": 1, "error": error}), ("choices_ignored", {"ignored": 2}))
+    assert facts(span)["agentflow.chat.repairs"] == 1
+    assert facts(span)["agentflow.chat.choices.ignored"] == 2
+    assert [event.name for event in span.events] == ["agentflow.repair"]
+    assert "Ann" not in span.to_json()
+    assert "Ann" in noted(ANSWER, ("repair", {"attempt": 1, "error": error}), content="full").to_json()
+
+
+def test_a_refusal_is_told() -> None:
+    refusal = Reply(message=said("assistant", RefusalPart(text="I would rather not.")), finish_reason="stop")
+    assert facts(noted(refusal))["agentflow.chat.refused"] is True
+    told = facts(noted(refusal, content="full"))
+    assert told["output.value"] == "I would rather not."
+    assert "agentflow.chat.refused" not in facts(noted(ANSWER))
+
+
+# pictures
+
+
+def test_a_picture_is_counted_and_its_bytes_stay_here() -> None:
+    data = b"\x89PNG\r\n\x1a\n" + bytes(100_000)
+    link = "https://example.com/cat.png?of=Ann"
+    seen = said("user", "What is this?", ImagePart.of(data), ImagePart(url=link))
+    spans = watch()
+    chat([seen])
+    told = only(spans)
+    assert (told["agentflow.chat.input.images"], told["agentflow.chat.input.images.size"]) == (2, len(data))
+    assert told["agentflow.chat.input.size"] == len("What is this?")
+    assert "Ann" not in spans()[0].to_json()
+    for content in ("preview", "full"):
+        spans = watch(content)
+        chat([seen])
+        (message,) = json.loads(only(spans)["gen_ai.input.messages"])
+        assert message["parts"] == [
+            text("What is this?"),
+            text("[image/png, 100,008 bytes]"),
+            {"type": "uri", "modality": "image", "uri": link},
+        ]
+        assert len(spans()[0].to_json()) < 5_000
+
+
+@pytest.mark.parametrize(
+    ("url", "shown", "size"),
+    [
+        ("data:image/gif;base64,R0lG", "[image/gif, 3 bytes]", 3),
+        ("data:image/gif;base64,R0k=", "[image/gif, 2 bytes]", 2),
+        ("DATA:image/svg+xml,%3Csvg/%3E", "[image/svg+xml, 10 bytes]", 10),
+        ("data:;base64,R0lG", "[image, 3 bytes]", 3),
+        ("data:image/gif", "[image/gif, 0 bytes]", 0),
+        ("data:", "[image, 0 bytes]", 0),
+    ],
+)
+def test_whatever_address_a_picture_has_only_its_size_is_told(url: str, shown: str, size: int) -> None:
+    spans = watch("full")
+    chat([said("user", ImagePart(url=url))])
+    told = only(spans)
+    assert json.loads(told["gen_ai.input.messages"])[0]["parts"] == [text(shown)]
+    assert told["agentflow.chat.input.images.size"] == size
+
+
+async def test_pictures_of_earlier_turns_are_counted_and_not_told_again() -> None:
+    seen = said("user", "And this?", ImagePart.of(b"GIF89a"))
+    _, second = await chats([[seen], [seen, ANSWER.message, seen]])
+    told = facts(second)
+    assert (told["agentflow.chat.input.images"], told["agentflow.chat.input.images.size"]) == (2, 12)
+    assert told["gen_ai.input.messages"].count("image/gif") == 1
 
 
 # history
@@ -448,59 +605,9 @@ def test_a_tool_that_failed_without_raising_is_a_failed_span(outcome: Any, kind:
     assert not span.events
 
 
-# retrieval
-
-
-def test_a_retrieval_tells_how_much_and_not_what() -> None:
-    spans = watch()
-    with operation(Kind.RETRIEVAL, "docs", RetrievalCall("docs", "sleep of cats", 5)) as opened:
-        assert opened is not None
-        opened.op.result = [Passage("cats.md:1", "16 hours", 0.7)]
-    (span,) = spans()
-    assert (span.name, span.kind) == ("retrieval docs", SpanKind.CLIENT)
-    assert facts(span) == {
-        "openinference.span.kind": "RETRIEVER",
-        "gen_ai.operation.name": "retrieval",
-        "gen_ai.data_source.id": "docs",
-        "gen_ai.request.top_k": 5,
-        "agentflow.retrieval.query.size": 13,
-        "agentflow.retrieval.documents.count": 1,
-        "agentflow.outcome": "ok",
-    }
-
-
-@pytest.mark.parametrize(("score", "told"), [(0.7, 0.7), (3, 3.0), (None, 0.0), (float("nan"), 0.0)])
-def test_every_document_has_a_number_as_its_score(score: Any, told: float) -> None:
-    """Phoenix drops all documents of a list where one has none."""
-    spans = watch("full")
-    with operation(Kind.RETRIEVAL, "docs", RetrievalCall("docs", "sleep of cats", 5)) as opened:
-        assert opened is not None
-        opened.op.result = [Passage("cats.md:1", "16 hours", score, {"page": 3, "of": object()})]
-    found = only(spans)
-    (document,) = json.loads(found["gen_ai.retrieval.documents"])
-    assert document == {
-        "id": "cats.md:1",
-        "score": told,
-        "content": "16 hours",
-        "metadata": {"page": 3, "of": "<object>"},
-    }
-    assert isinstance(document["score"], float)
-    assert found["gen_ai.retrieval.query.text"] == found["input.value"] == "sleep of cats"
-
-
-def test_many_documents_are_cut() -> None:
-    spans = watch("full")
-    with operation(Kind.RETRIEVAL, "docs", RetrievalCall("docs", "q", 50)) as opened:
-        assert opened is not None
-        opened.op.result = [Passage(str(n), "x" * 9000, 1.0) for n in range(50)]
-    told = only(spans)
-    assert len(told["gen_ai.retrieval.documents"]) <= 64 * 1024
-    assert all(isinstance(one["score"], float) for one in json.loads(told["gen_ai.retrieval.documents"]))
-    assert told["agentflow.content.truncated"] is True
-    assert told["agentflow.retrieval.documents.count"] == 50
-
-
-@pytest.mark.parametrize("kind", [Kind.CHAT, Kind.TOOL, Kind.RETRIEVAL])
+@pytest.mark.parametrize(
+    "kind", [Kind.CHAT, Kind.TOOL, Kind.RETRIEVAL, Kind.EMBEDDINGS, Kind.RERANK, Kind.MEMORY, Kind.RESOURCE]
+)
 @pytest.mark.parametrize("result", [None, "text", 3])
 def test_a_call_without_a_record_is_a_span_all_the_same(kind: Kind, result: object) -> None:
     spans = watch("full")

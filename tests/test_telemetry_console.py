@@ -469,3 +469,78 @@ def test_what_ends_later_than_its_trace_is_not_printed_as_another() -> None:
     printed.exporter.shutdown()
     assert before == ["invoke_workflow Chain      9.0 ms"]
     assert printed.file.getvalue().count("trace ") == 1
+
+
+def test_calls_of_clients_say_in_a_few_words_what_they_came_to() -> None:
+    printed = Printed()
+    run = printed.span("invoke_workflow W", 0, 60)
+    facts: dict[str, dict[str, Any]] = {
+        "chat m": {
+            "gen_ai.usage.input_tokens": 1200,
+            "gen_ai.usage.output_tokens": 80,
+            "agentflow.llm.cost": 0.00042,
+            "gen_ai.response.time_to_first_chunk": 0.35,
+        },
+        "chat cached": {"agentflow.llm.cache.hit": True},
+        "chat missed": {"agentflow.llm.cache.hit": False},
+        "chat limited": {"agentflow.llm.rate_limit.wait": 3.25},
+        "embeddings v": {
+            "agentflow.embeddings.texts": 12,
+            "gen_ai.embeddings.dimension.count": 1536,
+            "gen_ai.usage.input_tokens": 80,
+        },
+        "embeddings failed": {"agentflow.embeddings.texts": 1},
+        "rerank judge": {"agentflow.rerank.documents.given": 20, "agentflow.rerank.documents.kept": 5},
+        "memory put": {"agentflow.memory.messages.given": 1},
+        "memory get": {"agentflow.memory.messages.got": 8, "agentflow.memory.trimmed": 4},
+    }
+    for at, (name, told) in enumerate(facts.items()):
+        printed.span(name, at, inside=run, **told)
+    assert printed.show()[1:] == [
+        "├─ chat m  1.0 ms  1,200 -> 80 tokens  $0.00042  first after 350 ms",
+        "├─ chat cached  1.0 ms  from the cache",
+        "├─ chat missed  1.0 ms",
+        "├─ chat limited  1.0 ms  3.25 s of it waiting for the rate limit",
+        "├─ embeddings v  1.0 ms  12 texts × 1,536  80 tokens",  # noqa: RUF001 because that is what it prints
+        "├─ embeddings failed  1.0 ms  1 text",
+        "├─ rerank judge  1.0 ms  20 documents -> 5",
+        "├─ memory put  1.0 ms  1 message",
+        "└─ memory get  1.0 ms  8 messages  4 left out",
+    ]
+
+
+def test_what_else_happened_to_a_call_is_told_below_it() -> None:
+    printed = Printed()
+    run = printed.span("invoke_workflow W", 0, 60)
+    retry = {"agentflow.retry.wait": 1.0, "error.type": "agentflow_llm.errors.RateLimitError"}
+    instead = {
+        "agentflow.fallback.to": "ollama/small",
+        "error.type": "LLMServerError",
+        "http.response.status_code": 503,
+    }
+    wrong = {"error.type": "LLMOutputError", "exception.message": "It lacks 'name'."}
+    for name in ("chat m", "chat m"):
+        printed.span(
+            name,
+            inside=run,
+            events=[
+                ("agentflow.retry", 0.1, retry),
+                ("agentflow.fallback", 0.2, instead),
+                ("agentflow.retry", 0.3, retry),
+                ("agentflow.repair", 0.4, wrong),
+                ("agentflow.order_kept", 0.5, wrong),
+            ],
+        )
+    told = [
+        "│  retry 1  after 1.00 s: RateLimitError",
+        "│  fallback  to ollama/small: LLMServerError (503)",
+        "│  retry 2  after 1.00 s: RateLimitError",
+        "│  repair  LLMOutputError: It lacks 'name'.",
+        "│  order kept  LLMOutputError: It lacks 'name'.",
+    ]
+    assert printed.show()[1:] == [
+        "├─ chat m  1.0 ms",
+        *told,
+        "└─ chat m  1.0 ms",
+        *[line.replace("│  ", "      ") for line in told],
+    ]

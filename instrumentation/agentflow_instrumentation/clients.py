@@ -1,4 +1,4 @@
-"""What the spans of model calls, tool calls and retrievals tell, before and after."""
+"""What the spans of clients' calls tell, before and after: here those of models and tools."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from typing import TYPE_CHECKING, Any
 
 from agentflow.observe import Kind
 
-from . import names
+from . import lookups, names, usage
 from .content import LIMITS, clean, clean_again, json_text
-from .messages import History, documents, input_messages, output_message, tool_definitions
+from .messages import History, input_messages, output_message, tool_definitions
 
 if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
     from agentflow.observe import Operation
     from agentflow_agents.records import ToolExecution
-    from agentflow_llm.records import ChatCall, Passage, RetrievalCall
+    from agentflow_llm.records import ChatCall
 
     from .content import Content
     from .trail import RunTrail, Trail
 
 Attributes = dict[str, "AttributeValue"]
 
-_MODELS = frozenset({Kind.CHAT, Kind.EMBEDDINGS, Kind.RERANK})
+_LARGEST = 1 << 63
 _PARAMETERS = {
     "temperature": (names.TEMPERATURE, float),
     "top_p": (names.TOP_P, float),
@@ -32,52 +32,31 @@ _PARAMETERS = {
     "frequency_penalty": (names.FREQUENCY_PENALTY, float),
     "presence_penalty": (names.PRESENCE_PENALTY, float),
     "seed": (names.SEED, int),
+    "n": (names.CHOICE_COUNT, int),
 }
-_USAGE = (
-    (names.INPUT_TOKENS, "input_tokens"),
-    (names.OUTPUT_TOKENS, "output_tokens"),
-    (names.CACHE_READ_TOKENS, "cached_tokens"),
-    (names.CACHE_WRITE_TOKENS, "cache_write_tokens"),
-    (names.REASONING_TOKENS, "reasoning_tokens"),
-    (names.REASONING_COUNT, "reasoning_tokens"),
-)
 
 
 def begins(op: Operation, run: RunTrail | None, content: Content) -> Attributes:
     """What is known when a client's call begins; of a call without a record, its name."""
     subject = op.subject
-    if op.kind is Kind.CHAT and hasattr(subject, "messages"):
-        return chat_begins(subject, run, content)
+    if op.kind is Kind.CHAT:
+        known = hasattr(subject, "messages")
+        return chat_begins(subject, run, content) if known else {names.REQUEST_MODEL: op.name}
     if op.kind is Kind.TOOL:
         return tool_begins(op.name, subject, content) if hasattr(subject, "arguments") else {names.TOOL_NAME: op.name}
-    if op.kind is Kind.RETRIEVAL and hasattr(subject, "query"):
-        return retrieval_begins(subject, content)
-    return {names.REQUEST_MODEL: op.name} if op.kind in _MODELS else {}
+    return lookups.begins(op, content)
 
 
-def ends(op: Operation, trail: Trail, content: Content) -> Attributes:
+def ends(op: Operation, trail: Trail, error: BaseException | None, content: Content) -> Attributes:
     """What is known when it has ended."""
     if op.kind is Kind.CHAT:
-        return chat_ends(op, trail, content)
-    if op.kind is Kind.TOOL:
-        return tool_ends(op, content)
-    return retrieval_ends(op, content) if op.kind is Kind.RETRIEVAL else {}
+        return chat_ends(op, trail, error, content)
+    return tool_ends(op, content) if op.kind is Kind.TOOL else lookups.ends(op, trail, error, content)
 
 
 def chat_begins(call: ChatCall, run: RunTrail | None, content: Content) -> Attributes:
     """What is asked of a model. The run remembers it, so that its next chat tells only what is new."""
-    made: Attributes = {names.PROVIDER: call.provider, names.REQUEST_MODEL: call.model}
-    for name, value in call.parameters.items():
-        if name in _PARAMETERS and isinstance(value, int | float):
-            attribute, kind = _PARAMETERS[name]
-            made[attribute] = kind(value)
-    stop = call.parameters.get("stop")
-    if stop:
-        made[names.STOP_SEQUENCES] = [clean(str(one), 256) for one in ([stop] if isinstance(stop, str) else stop)]
-    if call.server_address:
-        made[names.SERVER_ADDRESS] = call.server_address
-        if call.server_port:
-            made[names.SERVER_PORT] = call.server_port
+    made = usage.asked(call) | _parameters(call)
     before = None if run is None else run.history
     history = History(call.messages, before, hashed=content != "none")
     if run is not None:
@@ -86,8 +65,30 @@ def chat_begins(call: ChatCall, run: RunTrail | None, content: Content) -> Attri
     made[names.CHAT_SIZE] = history.size
     if call.tools:
         made[names.CHAT_TOOLS] = len(call.tools)
+    if history.images:
+        made[names.CHAT_IMAGES] = history.images
+        made[names.CHAT_IMAGES_SIZE] = history.image_size
     if content != "none":
         made |= _said(call, history, before, content)
+    return made
+
+
+def _parameters(call: ChatCall) -> Attributes:
+    """What the request asks for; fields of a server's own too, where the conventions know them."""
+    made: Attributes = {}
+    for name, value in (*call.extra.items(), *call.parameters.items()):
+        if name in _PARAMETERS and isinstance(value, int | float) and abs(value) < _LARGEST:  # of OTLP; NaN is not
+            attribute, kind = _PARAMETERS[name]
+            made[attribute] = kind(value)
+    stop = call.parameters.get("stop")
+    if stop:
+        made[names.STOP_SEQUENCES] = [clean(str(one), 256) for one in ([stop] if isinstance(stop, str) else stop)]
+    for name, attribute in (("reasoning", names.CHAT_REASONING), ("tool_choice", names.CHAT_TOOL_CHOICE)):
+        value = call.parameters.get(name)
+        if isinstance(value, str):
+            made[attribute] = clean_again(value)
+    if call.output is not None:
+        made[names.OUTPUT_KIND] = "json"
     return made
 
 
@@ -114,40 +115,26 @@ def _said(call: ChatCall, history: History, before: History | None, content: Con
     return made
 
 
-def chat_ends(op: Operation, trail: Trail, content: Content) -> Attributes:
+def chat_ends(op: Operation, trail: Trail, error: BaseException | None, content: Content) -> Attributes:
     """What a model answered, and what that took."""
-    retries = (trail.counts or {}).get("retry", 0)
-    made: Attributes = {}
-    if retries:
-        made[names.CHAT_RETRY_WAIT] = trail.wait
-        made[names.CHAT_ATTEMPTS] = retries + 1
-    reply = op.result
-    if reply is None or not hasattr(reply, "usage"):
+    reply = op.result if hasattr(op.result, "usage") else None
+    made = usage.took(trail, reply, error)
+    if reply is None:
         return made
-    if reply.usage.http_requests:
-        made[names.CHAT_ATTEMPTS] = reply.usage.http_requests
     if reply.id:
         made[names.RESPONSE_ID] = clean(reply.id, 256)
-    if reply.model:
-        made[names.RESPONSE_MODEL] = clean_again(reply.model)
     if reply.finish_reason:
         made[names.FINISH_REASONS] = [clean_again(reply.finish_reason)]
-    made |= _tokens(reply.usage)
     made[names.CHAT_ANSWER_SIZE] = len(reply.text)
     if reply.tool_calls:
         made[names.CHAT_TOOL_CALLS] = len(reply.tool_calls)
+    if reply.refusal:
+        made[names.CHAT_REFUSED] = True
     if content != "none":
         made[names.OUTPUT_MESSAGES] = output_message(reply.message, reply.finish_reason, LIMITS[content])
-        shown = reply.text or ", ".join(f"{call.name}({call.arguments})" for call in reply.tool_calls)
+        shown = reply.text or reply.refusal or ", ".join(f"{call.name}({call.arguments})" for call in reply.tool_calls)
         made[names.OUTPUT] = clean(shown, LIMITS["preview"].value)
         made[names.OUTPUT_TYPE] = names.TEXT
-    return made
-
-
-def _tokens(usage: Any) -> Attributes:
-    made: Attributes = {name: tokens for name, field in _USAGE if (tokens := getattr(usage, field)) is not None}
-    if usage.input_tokens is None and usage.output_tokens is None:
-        made[names.USAGE_MISSING] = True
     return made
 
 
@@ -181,30 +168,4 @@ def tool_ends(op: Operation, content: Content) -> Attributes:
         if content != "none":
             made[names.TOOL_RESULT] = made[names.OUTPUT] = clean(text, LIMITS[content].value)
             made[names.OUTPUT_TYPE] = names.TEXT
-    return made
-
-
-def retrieval_begins(call: RetrievalCall, content: Content) -> Attributes:
-    """What is looked for, and where."""
-    made: Attributes = {
-        names.DATA_SOURCE: clean_again(call.source),
-        names.TOP_K: call.top_k,
-        names.QUERY_SIZE: len(call.query),
-    }
-    if content != "none":
-        made[names.QUERY] = made[names.INPUT] = clean(call.query, LIMITS[content].value)
-        made[names.INPUT_TYPE] = names.TEXT
-    return made
-
-
-def retrieval_ends(op: Operation, content: Content) -> Attributes:
-    """What was found."""
-    found: list[Passage] | None = op.result
-    if not isinstance(found, list):
-        return {}
-    made: Attributes = {names.DOCUMENT_COUNT: len(found)}
-    if content != "none":
-        made[names.DOCUMENTS], missing = documents(found, LIMITS[content])
-        if missing:
-            made[names.TRUNCATED] = True
     return made

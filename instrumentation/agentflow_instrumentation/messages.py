@@ -22,22 +22,30 @@ _FINISHED = {"tool_calls": "tool_call", "function_call": "tool_call"}
 class History:
     """What a chat was sent: the next chat of the run tells only what is new."""
 
-    __slots__ = ("digest", "messages", "size", "span_id")
+    __slots__ = ("digest", "image_size", "images", "messages", "size", "span_id")
 
     def __init__(self, messages: Sequence[Any], before: History | None, *, hashed: bool) -> None:
         self.messages: tuple[Any, ...] = tuple(messages)
         self.size: int
         """Characters in all of them."""
+        self.images: int
+        """How many pictures they have."""
+        self.image_size: int
+        """Bytes of those pictures that are sent along."""
         self.span_id = ""
         """Of the chat's span, in hex."""
         known = 0 if before is None else before.shared(self.messages)
         whole = before is not None and known == len(before.messages)
         new = self.messages[known if whole else 0 :]
-        self.size = (before.size if whole and before else 0) + sum(map(_size, new))
+        kept = before if whole else None
+        size, images, image_size = weigh(new)
+        self.size = size + (kept.size if kept else 0)
+        self.images = images + (kept.images if kept else 0)
+        self.image_size = image_size + (kept.image_size if kept else 0)
         self.digest: Any = None
         if hashed:
-            self.digest = before.digest.copy() if whole and before and before.digest else hashlib.sha256()
-            for message in new if whole and before and before.digest else self.messages:
+            self.digest = kept.digest.copy() if kept and kept.digest else hashlib.sha256()
+            for message in new if kept and kept.digest else self.messages:
                 self.digest.update(_canonical(message))
 
     def shared(self, messages: Sequence[Any]) -> int:
@@ -59,13 +67,35 @@ class History:
         return digest.hexdigest()
 
 
-def _texts(message: Any) -> Iterable[str]:
-    for part in message.content:
-        yield part.content if part.type == "tool_result" else part.arguments if part.type == "tool_call" else part.text
+def weigh(messages: Sequence[Any]) -> tuple[int, int, int]:
+    """Characters in all texts of messages, how many pictures they have, and how many bytes of these are sent along."""
+    size = images = sent = 0
+    for message in messages:
+        for part in message.content:
+            kind = part.type
+            if kind == "tool_result":
+                size += len(part.content)
+            elif kind == "tool_call":
+                size += len(part.arguments)
+            elif kind == "image":
+                images += 1
+                sent += _size_inside(part.url) if _holds_data(part.url) else 0
+            else:
+                size += len(part.text)
+    return size, images, sent
 
 
-def _size(message: Any) -> int:
-    return sum(map(len, _texts(message)))
+def _holds_data(url: str) -> bool:
+    return url[:5].lower() == "data:"
+
+
+def _size_inside(url: str) -> int:
+    """Bytes of what a `data:` address holds."""
+    comma = url.find(",")
+    if comma < 0:
+        return 0
+    sent = len(url) - comma - 1
+    return sent * 3 // 4 - url[-2:].count("=") if url[:comma].endswith("base64") else sent
 
 
 def _canonical(message: Any) -> bytes:
@@ -127,8 +157,18 @@ def _part(part: Any, limit: int) -> dict[str, Any]:
             }
         case "reasoning":
             return {"type": "reasoning", "content": clean(part.text, limit)}
+        case "image":
+            return _picture(part.url, limit)
         case _:
             return {"type": "text", "content": clean(part.text, limit)}
+
+
+def _picture(url: str, limit: int) -> dict[str, Any]:
+    """A picture by its address; one that is sent along by what it is, for it would be many times all the rest."""
+    if _holds_data(url):
+        kind = url[5:_LEAST].partition(",")[0].partition(";")[0] or "image"
+        return {"type": "text", "content": f"[{clean(kind, _LEAST)}, {_size_inside(url):,} bytes]"}
+    return {"type": "uri", "modality": "image", "uri": clean(url, limit)}
 
 
 def _arguments(text: str, limit: int) -> Any:
@@ -164,7 +204,7 @@ def documents(passages: Sequence[Passage], limits: Limits) -> tuple[str, bool]:
         [
             {
                 "id": clean(str(passage.id), _LEAST),
-                "score": _score(passage.score),
+                "score": score_of(passage.score),
                 "content": clean(passage.text, limits.text),
                 "metadata": plain(dict(passage.metadata), limits.text),
             }
@@ -175,7 +215,8 @@ def documents(passages: Sequence[Passage], limits: Limits) -> tuple[str, bool]:
     )
 
 
-def _score(score: object) -> float:
+def score_of(score: object) -> float:
+    """A score as a number, 0.0 where it is none."""
     try:
         number = float(score)  # type: ignore[arg-type]  # because a retriever may give anything as a score
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""What is noted on an operation becomes events of its span."""
+"""What is noted on an operation becomes events of its span; where it is but one fact of the whole, an attribute."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from .content import LIMITS, as_json, clean
 from .failures import error_type, message_of
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import Span
     from opentelemetry.util.types import AttributeValue
 
     from agentflow.observe import Note
@@ -28,20 +29,42 @@ _RETRY = {
     "status": names.HTTP_STATUS,
     "retry_after": names.RETRY_AFTER,
 }
+_COUNTED = {"event_streamed": names.STREAMED, "repair": names.CHAT_REPAIRS}
+"""Notes whose number is an attribute of the span."""
 
 
 def add(trail: Trail, note: Note, content: Content) -> None:
     """Add what was noted to the span."""
     name = note.name
     facts = note.facts
+    if trail.span is None or _is_attribute(trail, trail.span, name, facts):
+        return
     if name == "retry":
         trail.wait += float(facts.get("wait", facts.get("delay")) or 0.0)
-    if trail.count(name) > MOST or trail.span is None:
+    elif name == "rate_limit":
+        trail.limited += float(facts.get("wait") or 0.0)
+    elif name == "trimmed":
+        trail.trimmed += int(facts.get("messages") or 0)
+    if trail.count(name) > MOST:
         return
     made: dict[str, AttributeValue] = {}
     for fact, value in facts.items():
         _tell(made, name, fact, value, content)
     trail.span.add_event(names.note_event(name), made, note.at)
+
+
+def _is_attribute(trail: Trail, span: Span, name: str, facts: dict[str, Any]) -> bool:
+    """Tell it as an attribute, where it is one."""
+    if name == "first_chunk":
+        span.set_attributes({names.STREAM: True, names.FIRST_CHUNK: float(facts.get("after") or 0.0)})
+    elif name == "cache":
+        trail.cached = trail.cached or bool(facts.get("hit"))
+        span.set_attribute(names.LLM_CACHE_HIT, trail.cached)
+    elif name == "choices_ignored":
+        span.set_attribute(names.CHOICES_IGNORED, int(facts.get("ignored") or 0))
+    else:
+        return False
+    return True
 
 
 def _tell(made: dict[str, AttributeValue], note: str, fact: str, value: Any, content: Content) -> None:
@@ -52,7 +75,7 @@ def _tell(made: dict[str, AttributeValue], note: str, fact: str, value: Any, con
             made[names.EXCEPTION_MESSAGE] = message_of(value)
     elif isinstance(value, bool | int | float):
         made[key] = value
-    elif fact in _CODE:
+    elif fact in _CODE or (note == "fallback" and fact == "to"):
         if isinstance(value, str):
             made[key] = clean(value, 256)
         elif isinstance(value, list | tuple):
@@ -68,9 +91,9 @@ def totals(trail: Trail) -> dict[str, AttributeValue]:
     made: dict[str, AttributeValue] = {}
     left_out = 0
     for name, many in (trail.counts or {}).items():
-        if name == "event_streamed":
-            made[names.STREAMED] = many
-        else:
+        if name in _COUNTED:
+            made[_COUNTED[name]] = many
+        if name != "event_streamed":
             left_out += max(0, many - MOST)
     if left_out:
         made[names.NOTES_LEFT_OUT] = left_out

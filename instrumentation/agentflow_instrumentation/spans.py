@@ -121,7 +121,7 @@ class SpanObserver(Observer):
         if trail.counts is not None:
             span.set_attributes(notes.totals(trail))
         if self.content != "none" or op.kind is not _STEP:
-            results = self._results(op, trail)
+            results = self._results(op, trail, error)
             if results:
                 span.set_attributes(results)
         outcome = op.outcome
@@ -265,9 +265,9 @@ class SpanObserver(Observer):
         op.ref.carry(self, trail)
         trail.attach(with_span(span, otel.get_current()))
 
-    def _results(self, op: Operation, trail: Trail) -> dict[str, AttributeValue]:
+    def _results(self, op: Operation, trail: Trail, error: BaseException | None) -> dict[str, AttributeValue]:
         if op.kind in _CLIENTS:
-            return clients.ends(op, trail, self.content)
+            return clients.ends(op, trail, error, self.content)
         if self.content == "none" or op.result is None:
             return {}
         limit = LIMITS[self.content].value

@@ -47,7 +47,21 @@ class RunTrail:
 class Trail:
     """The span of an operation, and what links to it and children of it need to know."""
 
-    __slots__ = ("__weakref__", "context", "counts", "label", "lost", "run", "span", "span_context", "token", "wait")
+    __slots__ = (
+        "__weakref__",
+        "cached",
+        "context",
+        "counts",
+        "label",
+        "limited",
+        "lost",
+        "run",
+        "span",
+        "span_context",
+        "token",
+        "trimmed",
+        "wait",
+    )
 
     def __init__(self, span: Span | None, span_context: SpanContext, label: str, lost: Outcome) -> None:
         self.span = span
@@ -65,6 +79,12 @@ class Trail:
         """By name, the notes on it."""
         self.wait = 0.0
         """Seconds that retries waited, together."""
+        self.limited = 0.0
+        """Seconds waited for the rate limit, together."""
+        self.cached = False
+        """Did the answer, or a part of it, come from a cache?"""
+        self.trimmed = 0
+        """Messages that a memory left out."""
 
     def __str__(self) -> str:
         return f"{self.label} {self.span_context.span_id:016x}"

@@ -27,9 +27,12 @@ _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff
 _MOST_CHILDREN = 24
 _ROW = 5
 _SHOWN = 2
+_CENT = 0.01
 _WAIT = 100_000
 """Nanoseconds in a queue that are worth a word."""
 _EVENT, _COLLECT = "event ", "collecting"
+_RETRY, _FALLBACK = map(names.note_event, ("retry", "fallback"))
+_REMARKS = {names.note_event("repair"): "repair", names.note_event("order_kept"): "order kept"}
 _RESET, _DIM, _RED, _YELLOW = "\x1b[0m", "\x1b[2m", "\x1b[31m", "\x1b[33m"
 _LINES = {
     True: ("├─ ", "└─ ", "│  ", "…", "←", "\N{MULTIPLICATION SIGN}"),
@@ -53,7 +56,8 @@ class Row:
         attempt = given.get(names.ATTEMPT, 1)
         self.label = f"{span.name} (attempt {attempt})" if attempt != 1 else span.name
         self.caused = [link.context.span_id for link in span.links]
-        self.notes = [_retry(event.attributes or {}) for event in span.events if event.name == "agentflow.retry"]
+        self.notes = list(_notes(span))
+        """What happened to a call, each as a title and a text."""
         self.problem = _problem(span, given, self.outcome, self.notes)
         if names.STEP in given:  # a step's retry is told with its problem
             self.notes = []
@@ -62,9 +66,24 @@ class Row:
         """Is it never folded?"""
 
 
-def _problem(span: ReadableSpan, given: Mapping[str, Any], outcome: str, retries: list[str]) -> str:
-    if outcome == "retried" and retries:
-        return f"retried {retries[-1]}"
+def _notes(span: ReadableSpan) -> Iterable[tuple[str, str]]:
+    retries = 0
+    for event in span.events:
+        facts: Mapping[str, Any] = event.attributes or {}
+        if event.name == _RETRY:
+            retries += 1
+            wait = duration(float(facts.get(names.RETRY_WAIT, 0.0)) * 1e9)
+            yield f"retry {retries}", f"after {wait}: {_why(facts)}"
+        elif event.name == _FALLBACK:
+            to = _one_line(str(facts.get(names.note_fact("fallback", "to")) or "the next model"))
+            yield "fallback", f"to {to}: {_why(facts)}"
+        elif event.name in _REMARKS:
+            yield _REMARKS[event.name], _why(facts)
+
+
+def _problem(span: ReadableSpan, given: Mapping[str, Any], outcome: str, notes: list[tuple[str, str]]) -> str:
+    if outcome == "retried" and notes:
+        return f"retried {notes[-1][1]}"
     if span.status.status_code.name == "ERROR" or outcome in {"error", "timeout"}:
         why = span.status.description or str(given.get(names.ERROR_TYPE, ""))
         return f"{'timeout' if outcome == 'timeout' else 'error'}: {' '.join(why.split())}".rstrip(": ")
@@ -73,12 +92,11 @@ def _problem(span: ReadableSpan, given: Mapping[str, Any], outcome: str, retries
     return ""
 
 
-def _retry(facts: Mapping[str, Any]) -> str:
+def _why(facts: Mapping[str, Any]) -> str:
     why = str(facts.get(names.EXCEPTION_MESSAGE) or "")
     kind = str(facts.get(names.ERROR_TYPE, "error")).rpartition(".")[2]
     status = f" ({facts[names.HTTP_STATUS]})" if names.HTTP_STATUS in facts else ""
-    wait = duration(float(facts.get(names.RETRY_WAIT, 0.0)) * 1e9)
-    return f"after {wait}: {kind}{status}{f': {_one_line(why)}' if why else ''}"
+    return f"{kind}{status}{f': {_one_line(why)}' if why else ''}"
 
 
 def _details(span: ReadableSpan, given: Mapping[str, Any]) -> Iterable[str]:
@@ -89,12 +107,11 @@ def _details(span: ReadableSpan, given: Mapping[str, Any]) -> Iterable[str]:
     yield _paused(span)
     if given.get(names.OUTCOME) == _COLLECT:
         yield "not all has come"
-    yield _tokens(given)
-    if names.DOCUMENT_COUNT in given:
-        yield _many(given[names.DOCUMENT_COUNT], "document")
+    yield from _answer(given)
+    yield from _found(given)
     if names.STREAMED in given:
         yield f"{_many(given[names.STREAMED], 'event')} streamed"
-    for key in (names.TOOL_ARGUMENTS, names.QUERY):
+    for key in (names.TOOL_ARGUMENTS, names.QUERY, names.RERANK_QUERY):
         if key in given:
             yield _one_line(str(given[key]))
 
@@ -124,11 +141,43 @@ def _paused(span: ReadableSpan) -> str:
     return f"{duration(paused)} of it waiting for {kind}" if paused else ""
 
 
+def _answer(given: Mapping[str, Any]) -> Iterable[str]:
+    """What a model call came to."""
+    if names.TEXT_COUNT in given:
+        size = given.get(names.DIMENSIONS)
+        yield f"{_many(given[names.TEXT_COUNT], 'text')}{f' x {size:,}' if size else ''}"
+    if given.get(names.LLM_CACHE_HIT):
+        yield "from the cache"
+    yield _tokens(given)
+    if names.LLM_COST in given:
+        cost = float(given[names.LLM_COST])
+        yield f"${cost:.2g}" if not 0 < cost < _CENT / 100 else f"less than ${_CENT / 100:g}"
+    if names.FIRST_CHUNK in given:
+        yield f"first after {duration(given[names.FIRST_CHUNK] * 1e9)}"
+    if names.LLM_LIMIT_WAIT in given:
+        yield f"{duration(given[names.LLM_LIMIT_WAIT] * 1e9)} of it waiting for the rate limit"
+
+
+def _found(given: Mapping[str, Any]) -> Iterable[str]:
+    """What a look into documents or a memory came to."""
+    if names.DOCUMENT_COUNT in given:
+        yield _many(given[names.DOCUMENT_COUNT], "document")
+    if names.RERANK_GIVEN in given:
+        yield f"{_many(given[names.RERANK_GIVEN], 'document')} -> {_count(given.get(names.RERANK_KEPT))}"
+    for key in (names.MEMORY_GIVEN, names.MEMORY_GOT):
+        if key in given:
+            yield _many(given[key], "message")
+    if names.MEMORY_TRIMMED in given:
+        yield f"{given[names.MEMORY_TRIMMED]:,} left out"
+
+
 def _tokens(given: Mapping[str, Any]) -> str:
     sent, answered = given.get(names.INPUT_TOKENS), given.get(names.OUTPUT_TOKENS)
     if sent is None and answered is None:
         return ""
     cached, thought = given.get(names.CACHE_READ_TOKENS), given.get(names.REASONING_TOKENS)
+    if names.TEXT_COUNT in given:
+        return f"{_count(sent)} tokens"
     said = f"{_count(sent)}{f' ({cached:,} cached)' if cached else ''} -> {_count(answered)}"
     calls = given.get(names.CHAT_TOOL_CALLS)
     more = f", {_many(calls, 'tool call')}" if calls else ""
@@ -209,8 +258,8 @@ class Tree:
             problem = ": ".join(problem.split(": ")[:2])
         self._lines.append((f"{before}{row.label}", took, "  ".join(row.details), problem, row.outcome))
         bar = self._bar if children else "   "
-        for number, note in enumerate(row.notes, 1):
-            self._lines.append((f"{below}{bar}retry {number}", "", "", note, "retried"))
+        for title, text in row.notes:
+            self._lines.append((f"{below}{bar}{title}", "", "", text, "retried"))
         groups = list(self._folded(children))
         for place, group in enumerate(groups):
             end = place == len(groups) - 1

@@ -4,7 +4,7 @@
 import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import pytest
 
@@ -26,37 +26,9 @@ from agentflow import (
 )
 from agentflow.clock import Clock, use_clock
 from agentflow.testing import FakeClock
+from agentflow_llm import OpenAI
 
-from .stand_ins import JokeFlow as SharedJokeFlow
-from .stand_ins import OpenAI, critique_of, get_response_synthesizer, shows
-
-
-class JokeEvent(Event):
-    """000.3: an event of one's own, a pydantic model."""
-
-    joke: str
-
-
-class JokeFlow(Workflow):
-    """000.2, and 000.4 to 000.6, which show parts of it. Corrected: the model is a stand-in."""
-
-    llm = OpenAI(model="gpt-4o-mini")
-
-    @step
-    async def generate_joke(self, ev: StartEvent) -> JokeEvent:
-        topic = ev.topic
-
-        prompt = f"Write your best joke about {topic}."
-        response = await self.llm.acomplete(prompt)
-        return JokeEvent(joke=str(response))
-
-    @step
-    async def critique_joke(self, ev: JokeEvent) -> StopEvent:
-        joke = ev.joke
-
-        prompt = f"Give a thorough analysis and critique of the following joke: {joke}"
-        response = await self.llm.acomplete(prompt)
-        return StopEvent(result=str(response))
+from .stand_ins import JokeEvent, Parrot, critique_of, get_response_synthesizer, shows
 
 
 def test_a_script_has_one_async_entry_point(capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,9 +48,9 @@ def test_a_script_has_one_async_entry_point(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out == "Hello, world!\n"
 
 
-async def test_a_joke_is_generated_and_then_critiqued(capsys: pytest.CaptureFixture[str]) -> None:
-    """000.2 and 000.7, to the letter but for the model."""
-    w = JokeFlow(timeout=60, verbose=False)
+async def test_a_joke_is_generated_and_then_critiqued(joke_flow: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """000.2 and 000.7, to the letter but for the import of the model."""
+    w = joke_flow(timeout=60, verbose=False)
     result = await w.run(topic="pirates")
     print(str(result))
     assert capsys.readouterr().out == critique_of("pirates") + "\n"
@@ -96,13 +68,14 @@ def test_an_event_is_a_pydantic_model_with_methods_of_ones_own() -> None:
         JokeEvent.model_validate({"joke": 3})
 
 
-async def test_an_attribute_of_the_class_serves_every_step() -> None:
+async def test_an_attribute_of_the_class_serves_every_step(joke_flow: Any, parrot: Parrot) -> None:
     """000.4: one client for the class; a workflow object may have one of its own."""
-    w = JokeFlow()
-    w.llm = OpenAI()
+    w = joke_flow()
     await w.run(topic="pirates")
-    assert len(w.llm.prompts) == 2
-    assert JokeFlow.llm.model == "gpt-4o-mini"
+    w.llm = OpenAI(model="gpt-4o")
+    await w.run(topic="pirates")
+    assert [request.json["model"] for request in parrot.requests] == ["gpt-4o-mini"] * 2 + ["gpt-4o"] * 2
+    assert joke_flow.llm.model == "gpt-4o-mini"
 
 
 async def test_a_start_event_has_what_run_was_given() -> None:
@@ -143,13 +116,13 @@ async def test_a_stop_event_ends_the_run_with_any_object(result: object) -> None
     assert await Exit().run() is result
 
 
-async def test_all_flows_and_an_execution_are_drawn(tmp_path: Path) -> None:
+async def test_all_flows_and_an_execution_are_drawn(joke_flow: Any, tmp_path: Path) -> None:
     """000.9. Corrected: the files go to a folder of the test."""
     # Draw all
-    draw_all_possible_flows(JokeFlow, filename=str(tmp_path / "joke_flow_all.html"))
+    draw_all_possible_flows(joke_flow, filename=str(tmp_path / "joke_flow_all.html"))
 
     # Draw an execution
-    w = JokeFlow()
+    w = joke_flow()
     await w.run(topic="Pirates")
     draw_most_recent_execution(w, filename=str(tmp_path / "joke_flow_recent.html"))
 
@@ -505,6 +478,7 @@ async def test_a_handler_is_iterated_step_by_step_and_the_run_stands_still_meanw
     assert seen == ["Pirates", "two"]
 
 
+@pytest.mark.usefixtures("parrot")
 async def test_steps_are_functions_attached_to_a_workflow_object(capsys: pytest.CaptureFixture[str]) -> None:
     """000.21. Corrected: the second step has a model too; in the old engine only a class could be attached to."""
     joke_flow = Workflow(timeout=60, verbose=True)
@@ -560,10 +534,9 @@ async def test_a_run_goes_on_with_the_context_of_the_one_before() -> None:
     assert await w.run() == 1
 
 
-async def test_a_run_starts_from_a_checkpoint() -> None:
+async def test_a_run_starts_from_a_checkpoint(joke_flow: Any, parrot: Parrot) -> None:
     """000.23. Corrected: `run_from` is given the checkpoint. A new topic comes too late: the joke is there."""
-    w = SharedJokeFlow()
-    w.llm = OpenAI()
+    w = joke_flow()
     w_cptr = WorkflowCheckpointer(workflow=w)
 
     # to checkpoint a run, use the `run` method from w_cptr
@@ -581,11 +554,11 @@ async def test_a_run_starts_from_a_checkpoint() -> None:
 
     assert again.run_id != handler.run_id
     assert [c.last_completed_step for c in w_cptr.checkpoints[again.run_id]] == ["critique_joke"]
-    assert [prompt.split()[0] for prompt in w.llm.prompts] == ["Write", "Give", "Give"]
+    assert [prompt.split()[0] for prompt in parrot.prompts] == ["Write", "Give", "Give"]
 
 
-def test_starting_from_no_checkpoint_says_what_is_missing() -> None:
+def test_starting_from_no_checkpoint_says_what_is_missing(joke_flow: Any) -> None:
     """000.23 as it is printed."""
-    w_cptr = WorkflowCheckpointer(workflow=SharedJokeFlow())
+    w_cptr = WorkflowCheckpointer(workflow=joke_flow())
     with pytest.raises(TypeError, match="checkpoint"):
         _ = w_cptr.run_from(topic="Ships")  # type: ignore[call-arg]  # because it is the misprint

@@ -20,31 +20,35 @@ from agentflow import (
 )
 from agentflow.clock import current_clock, use_clock
 from agentflow.testing import FakeClock
+from agentflow_llm import OpenAI, Passage
+from agentflow_llm.documents import Document
+from agentflow_llm.index import VectorStoreIndex
 
-from .stand_ins import Node, OpenAI, VectorStoreIndex
+from .stand_ins import Parrot
 
 
 def test_events_carry_typed_fields() -> None:
-    """003.1. Corrected: `NodeWithScore` is a stand-in."""
+    """003.1. Corrected: `NodeWithScore` is called `Passage`."""
 
     class QueryEvent(Event):
         query: str
 
     class RetrieveEvent(Event):
         query: str
-        nodes: list[Node]
+        nodes: list[Passage]
 
     class SynthesizeEvent(Event):
         query: str
         context: str
 
-    node = Node("text")
+    node = Passage("1", "text", 0.5)
     assert RetrieveEvent(query="q", nodes=[node]).nodes == [node]
     assert SynthesizeEvent(query="q", context="c").context == "c"
     with pytest.raises(ValueError, match="query"):
         QueryEvent.model_validate({"query": 3})
 
 
+@pytest.mark.usefixtures("parrot")
 async def test_a_step_takes_an_event_and_returns_one() -> None:
     """003.2."""
 
@@ -74,14 +78,14 @@ async def test_run_gives_its_arguments_to_the_start_event_and_returns_the_result
 
 
 class RetrieveEvent(Event):
-    """003.4. Corrected: the node is a stand-in."""
+    """003.4, with the nodes of 003.1."""
 
     query: str
-    nodes: list[Node]
+    nodes: list[Passage]
 
 
 class RAGWorkflow(Workflow):
-    """003.4. Corrected: `Settings.llm` is a stand-in."""
+    """003.4. Corrected: the model is not that of global settings."""
 
     def __init__(self, index: VectorStoreIndex, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -103,21 +107,31 @@ class RAGWorkflow(Workflow):
         return StopEvent(result=response.text)
 
 
+@pytest.mark.usefixtures("parrot")
 async def test_a_rag_workflow_retrieves_and_synthesizes() -> None:
-    """003.4."""
-    workflow = RAGWorkflow(index=VectorStoreIndex(["one", "two", "three", "four", "five", "six"]))
-    result = await workflow.run(query="What is quantum computing?")
-    assert result == "[Context: one\n\ntwo\n\nthree\n\nfour\n\nfive\nQuestion: What is quantum computing?]"
+    """003.4: the five passages that say most about the question, the best first."""
+    texts = ["A quantum computer computes with qubits: quantum computing.", "Computing with cogs.", "Quantum leaps."]
+    texts += [f"Quantum number {n}." for n in range(5)]
+    index = VectorStoreIndex.from_documents([Document(text=text) for text in texts])
+    result = await RAGWorkflow(index=index).run(query="What is quantum computing?")
+    context, _, question = result.partition("\nQuestion: ")
+    assert question == "What is quantum computing?]"
+    found = context.removeprefix("[Context: ").split("\n\n")
+    assert found[0] == texts[0]
+    assert len(found) == 5
+    assert set(found) <= set(texts)
 
 
+@pytest.mark.usefixtures("parrot")
 def test_a_workflow_with_a_constructor_of_its_own_runs_in_plain_code(capsys: pytest.CaptureFixture[str]) -> None:
     """003.5: the options reach the base class, and `asyncio.run(main())` runs it."""
+    layers = Document(text="Neural networks have layers.")
 
     async def main() -> Any:
-        workflow = RAGWorkflow(index=VectorStoreIndex(["layers"]), timeout=60, verbose=True)
+        workflow = RAGWorkflow(index=VectorStoreIndex.from_documents([layers]), timeout=60, verbose=True)
         return await workflow.run(query="Explain neural networks")
 
-    assert asyncio.run(main()) == "[Context: layers\nQuestion: Explain neural networks]"
+    assert asyncio.run(main()) == "[Context: Neural networks have layers.\nQuestion: Explain neural networks]"
     assert capsys.readouterr().out.splitlines() == [
         "Running step retrieve",
         "Step retrieve produced event RetrieveEvent",
@@ -220,7 +234,7 @@ async def test_state_is_set_in_one_step_and_read_in_another() -> None:
         assert await StatefulWorkflow().run(user_id="u1") == ("u1", 99)
 
 
-async def test_attributes_of_the_object_are_shared_by_steps_and_runs() -> None:
+async def test_attributes_of_the_object_are_shared_by_steps_and_runs(parrot: Parrot) -> None:
     """003.9: configuration, client and cache on `self`."""
 
     class CachingWorkflow(Workflow):
@@ -240,7 +254,7 @@ async def test_attributes_of_the_object_are_shared_by_steps_and_runs() -> None:
 
     workflow = CachingWorkflow(config={"prefix": "Q: "}, timeout=60)
     assert [await workflow.run(query="why") for _ in range(3)] == ["[Q: why]"] * 3
-    assert workflow.llm.prompts == ["Q: why"]
+    assert parrot.prompts == ["Q: why"]
 
 
 class SearchResultEvent(Event):

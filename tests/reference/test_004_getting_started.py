@@ -1,85 +1,37 @@
-"""Document 004, getting started: its page as one program, read from top to bottom. README.md has the numbers."""
-# ruff: noqa: T201 because the documents print
+"""Document 004, getting started: its page, `getting_started.py`, is run. README.md has the numbers."""
 
 import asyncio
+import importlib
+import sys
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from agentflow import Event, StartEvent, StopEvent, Workflow, step
+from agentflow import StartEvent
 
-from .stand_ins import OpenAI, critique_of
-
-
-class JokeEvent(Event):
-    """004.3."""
-
-    joke: str
+from .stand_ins import Parrot, critique_of
 
 
-class JokeFlow(Workflow):
-    """004.2, of which 004.4 to 004.6 are parts. Corrected: the model is a stand-in."""
-
-    llm = OpenAI()
-
-    @step
-    async def generate_joke(self, ev: StartEvent) -> JokeEvent:
-        topic = ev.topic
-
-        prompt = f"Write your best joke about {topic}."
-        response = await self.llm.acomplete(prompt)
-        return JokeEvent(joke=str(response))
-
-    @step
-    async def critique_joke(self, ev: JokeEvent) -> StopEvent:
-        joke = ev.joke
-
-        prompt = f"Give a thorough analysis and critique of the following joke: {joke}"
-        response = await self.llm.acomplete(prompt)
-        return StopEvent(result=str(response))
+@pytest.fixture
+def page(parrot: Parrot) -> Iterator[Any]:
+    """The page, read anew: its models are made where the server's address is known."""
+    name = f"{__package__}.getting_started"
+    yield importlib.import_module(name)
+    del sys.modules[name]
 
 
-async def main() -> None:
-    """004.1, with 004.7 as its body."""
-    w = JokeFlow(timeout=60, verbose=False)
-    result = await w.run(topic="pirates")
-    print(str(result))
-
-
-joke_flow = Workflow(timeout=60, verbose=True)
-"""004.8, at the level of the module, as the page has it. Corrected: both functions share one model."""
-llm = OpenAI()
-
-
-@step(workflow=joke_flow)
-async def generate_joke(ev: StartEvent) -> JokeEvent:
-    """004.8."""
-    topic = ev.topic
-
-    prompt = f"Write your best joke about {topic}."
-
-    response = await llm.acomplete(prompt)
-    return JokeEvent(joke=str(response))
-
-
-@step(workflow=joke_flow)
-async def critique_joke(ev: JokeEvent) -> StopEvent:
-    """004.8."""
-    joke = ev.joke
-
-    prompt = f"Give a thorough analysis and critique of the following joke: {joke}"
-    response = await llm.acomplete(prompt)
-    return StopEvent(result=str(response))
-
-
-def test_the_page_runs_as_a_script(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_page_runs_as_a_script(page: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """004.1 to 004.7."""
-    asyncio.run(main())
+    asyncio.run(page.main())
     assert capsys.readouterr().out == critique_of("pirates") + "\n"
 
 
-async def test_functions_at_the_level_of_a_module_make_the_same_workflow(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_functions_at_the_level_of_a_module_make_the_same_workflow(
+    page: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     """004.8, with the verbose output that it asks for."""
-    assert await joke_flow.run(topic="pirates") == await JokeFlow().run(topic="pirates")
+    assert await page.joke_flow.run(topic="pirates") == await page.JokeFlow().run(topic="pirates")
     assert capsys.readouterr().out.splitlines() == [
         "Running step generate_joke",
         "Step generate_joke produced event JokeEvent",
@@ -88,6 +40,7 @@ async def test_functions_at_the_level_of_a_module_make_the_same_workflow(capsys:
     ]
 
 
-async def test_an_attached_function_is_still_a_function() -> None:
+async def test_an_attached_function_is_still_a_function(page: Any) -> None:
     """004.8: unbound functions, which can be called by themselves."""
-    assert await generate_joke(StartEvent(topic="ships")) == JokeEvent(joke="[Write your best joke about ships.]")
+    joke = await page.generate_joke(StartEvent(topic="ships"))
+    assert joke == page.JokeEvent(joke="[Write your best joke about ships.]")
