@@ -157,6 +157,9 @@ class ChatMessage(BaseModel):
         answered = [f"{part.call_id} -> {part.content!r}" for part in self.tool_results]
         return f"<{self.role}: {' | '.join([*said, *called, *answered])}>"
 
+    def __str__(self) -> str:
+        return repr(self)
+
 
 def _brief(url: str) -> str:
     return url if len(url) <= _LONGEST_URL else f"{url[:_LONGEST_URL]}..."
