@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 SHARED = ["pydantic==2.14.3", "opentelemetry-sdk==1.45.2"]
 PEERS = {
-    "agentflow": ["--editable", str(ROOT), "openai==3.54.0"],
+    "agentflow": ["--editable", str(ROOT), "numpy==2.4.6", "openai==3.54.0"],
     "langchain": ["langchain==1.4.7", "langchain-openai==1.7.3", "openai==3.52.0"],
     "llamaindex": [
         "llama-index-core==0.14.25",

@@ -93,12 +93,19 @@ ROWS = [
     Row("the same with 2, traced, content off, over the untraced bare client", "client_traced", "cpu_us", 1, "R"),
     Row("model client: a stream of 1,000 chunks, a chunk", "client_stream", "cpu_us", 0.12, "R"),
     Row("the same through step, stream and handler", "step_stream", "cpu_us", 0.12, "R"),
+    Row("20,000 chunks of 384 dimensions, to add one", "vectors_ingest", "cpu_us", 2, "R"),
+    Row("100,000 chunks over 20,000, to add one", "vectors_ingest_growth", "growth", 1.1, "R"),
+    Row("hybrid query over 1,000 chunks", "vectors_query_few", "cpu_us", 2, "R"),
+    Row("hybrid query over 20,000 chunks", "vectors_query", "cpu_us", 2, "R"),
+    Row("the same, nearest ten by vector that are found", "vectors_query", "recall", 1, "", exact=True),
+    Row("the same, memory kept a chunk", "vectors_query", "kb", 2, "R"),
+    Row("hybrid query over 100,000 chunks", "vectors_query_many", "cpu_us", 2, "R"),
     Row("import", "import", "cpu_ms", 1.6, "R"),
 ]
 
 PEERS = {"llamaindex": "llama-index", "pydantic_ai": "pydantic-ai", "langchain": "langchain-openai"}
 """The peers beside agentflow, as the table calls them."""
-REFERENCE_UNITS = {"cpu_us": "us", "cpu_ms": "ms"}
+REFERENCE_UNITS = {"cpu_us": "us", "cpu_ms": "ms", "growth": "x", "kb": "kB"}
 
 
 def number(value: float) -> str:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -173,15 +172,25 @@ def test_file_keeps_the_index_and_only_changes_are_read_again(folder: Path, tmp_
     (folder / "README.md").write_text("# Boats\n\nNow about submarines.\n")
     (folder / "guide" / "notes.txt").unlink()
     (folder / "new.md").write_text("Anchors hold.\n")
-    with sqlite3.connect(file) as db:
-        db.execute("UPDATE passage SET text = 'a marker' WHERE document = 'guide/knots.rst'")
-    db.close()
+    knots = folder / "guide" / "knots.rst"
+    before = knots.stat()
+    knots.write_text(knots.read_text().replace("never", "seldo"))
+    os.utime(knots, ns=(before.st_atime_ns, before.st_mtime_ns))
     with DocumentIndex(folder, file=file) as index:
         assert index.documents == ["README.md", "guide/knots.rst", "new.md"]
         assert index.search("submarine")
         assert index.search("anchor")
         assert not index.search("harbour")
-        assert index.search("marker"), "what has not changed was not read again"
+        assert "never" in index.search("bowline")[0].text, "what looks unchanged was not read again"
+
+
+def test_document_that_cannot_be_read_any_more_or_is_empty_is_forgotten(folder: Path) -> None:
+    index = DocumentIndex(folder)
+    (folder / "README.md").write_bytes(b"\0")
+    (folder / "guide" / "notes.txt").write_text("\n")
+    index.refresh()
+    assert index.documents == ["guide/knots.rst"]
+    assert index.skipped == {"README.md": "no text"}
 
 
 def test_index_is_refreshed(folder: Path) -> None:

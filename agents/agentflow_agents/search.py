@@ -2,65 +2,32 @@
 
 from __future__ import annotations
 
-import codecs
-import os
-import re
-import sqlite3
 from difflib import get_close_matches
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Annotated, Any
-from weakref import finalize
 
 from pydantic import Field
 
-from agentflow.errors import shown
 from agentflow.log import logger
 from agentflow.observe import Kind, operation
+from agentflow_llm.documents import Chunk, DocumentError
+from agentflow_llm.errors import StorageError
+from agentflow_llm.loading import TEXTS, files_in, listed, read, readable
 from agentflow_llm.loose import well_formed
 from agentflow_llm.records import Passage, RetrievalCall
+from agentflow_llm.splitting import split
+from agentflow_llm.vector_store import SqliteVectorStore, checked_top_k
 
 from .errors import DocumentsError, ToolError
-from .passages import Markup, split
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Self
 
-_MARKUP: dict[str, Markup] = {".markdown": "markdown", ".md": "markdown", ".rst": "rst", ".txt": "text"}
-_LEFT_OUT = {"__pycache__", "node_modules", "site-packages"}
-_LARGEST = 2_000_000
-_MOST_DOCUMENTS = 10_000
-_MOST_WORDS = 64
+    from agentflow_llm.loading import File
+
 _LONGEST_READ = 20_000
-_MOST_SHOWN = 3
-_MOST_FOUND = 1_000_000
-_ENGLISH = """
-    a about an and any are as at be been but by can could did do does for from had has have how i if in into is it
-    its many me much my no not of on or our should so some than that the their them then there these they this those
-    to us was we were what when where which who whom whose why will with would you your
-"""
-_FILLER = frozenset(_ENGLISH.split())
-"""Words that say little, and in few documents would decide what is found."""
 _VERSION = 1
-"""Of the tables and of how documents are split: what another version wrote is made anew."""
-_BOMS = {
-    codecs.BOM_UTF8: "utf-8",
-    codecs.BOM_UTF32_LE: "utf-32-le",  # before UTF-16, whose BOM it begins with
-    codecs.BOM_UTF32_BE: "utf-32-be",
-    codecs.BOM_UTF16_LE: "utf-16-le",
-    codecs.BOM_UTF16_BE: "utf-16-be",
-}
-_CONTROL = r"[\x00-\x08\x0e-\x1f\x7f]"
-_TABLES = """
-    CREATE TABLE document (name TEXT PRIMARY KEY, stamp TEXT);
-    CREATE VIRTUAL TABLE passage USING fts5(
-        document, heading, text, line UNINDEXED, section UNINDEXED, tokenize = 'porter unicode61 remove_diacritics 2');
-"""
-_RANKED = """
-    SELECT document, line, heading, text, -bm25(passage, 1.0, 2.0, 1.0) FROM passage
-    WHERE passage MATCH ? ORDER BY bm25(passage, 1.0, 2.0, 1.0), rowid LIMIT ?
-"""
+"""Of how documents are split and kept: what another version wrote is read anew."""
 
 
 class DocumentIndex:
@@ -82,12 +49,13 @@ class DocumentIndex:
         if not self.folder.is_dir():
             what = "is no folder" if self.folder.exists() else "does not exist"
             raise DocumentsError(f"{str(folder)!r} {what}. Give the folder that holds the documents.")
-        self.name = name or _readable(self.folder.name) or "documents"
+        self.name = name or readable(self.folder.name) or "documents"
         self.skipped: dict[str, str] = {}
         """By document or folder, why it was left out."""
-        self._lock = Lock()
-        self._db = _opened(":memory:" if file is None else Path(file).expanduser())
-        self._close = finalize(self, self._db.close)
+        try:
+            self._store = SqliteVectorStore(file)
+        except StorageError as error:
+            raise DocumentsError(f"the index cannot be kept in {str(file)!r}: {error}") from error
         self.refresh()
 
     def __repr__(self) -> str:
@@ -104,38 +72,37 @@ class DocumentIndex:
 
     def close(self) -> None:
         """Close the database. Without it, that happens when the index is not used any more."""
-        self._close()
+        self._store.close()
 
     @property
     def documents(self) -> list[str]:
         """The names of the documents: their paths in the folder, with "/"."""
-        return [name for (name,) in self._rows("SELECT name FROM document ORDER BY name")]
+        return list(self._store.versions_now())
 
     def refresh(self) -> None:
         """Read the documents that are new or have changed, and forget those that are gone.
 
         Raises `DocumentsError` where none is left.
         """
-        self.skipped = {}
-        there: dict[str, tuple[Path, str]] = {}
-        for path in self._paths():
-            name = self._name_of(path)
-            found = path.stat()
-            there[name] = path, f"{found.st_mtime_ns}:{found.st_size}"
-        with self._lock, self._db:
-            known: dict[str, str] = dict(self._db.execute("SELECT name, stamp FROM document"))
-            for name in known.keys() - there.keys():
-                self._forget(name)
-            for name, (path, stamp) in there.items():
-                if known.get(name) != stamp:
-                    self._forget(name)
-                    self._read(path, name, stamp)
+        skipped: dict[str, str] = {}
+        there = {file.name: file for file in files_in(self.folder, TEXTS, skipped)}
+        known = self._store.versions_now()
+        self._store.delete_now(known.keys() - there.keys())
+        for file in there.values():
+            stamp = f"{_VERSION}:{file.stamp}"
+            if known.get(file.name) != stamp:
+                try:
+                    self._read(file, stamp)
+                except DocumentError as error:
+                    skipped[file.name] = str(error)
+                    self._store.delete_now([file.name])
+        self.skipped = skipped
         if self.skipped:
-            said = f"left out of the search index of {self.name!r}: {_listed(self.skipped)}"
+            said = f"left out of the search index of {self.name!r}: {listed(self.skipped)}"
             logger().warning(said, index=self.name, skipped=self.skipped)
         if not self:
-            kinds = ", ".join(sorted(_MARKUP))
-            why = f" It has some that cannot be read: {_listed(self.skipped)}" if self.skipped else ""
+            kinds = ", ".join(sorted(TEXTS))
+            why = f" It has some that cannot be read: {listed(self.skipped)}" if self.skipped else ""
             raise DocumentsError(f"{str(self.folder)!r} has no documents to search: no files {kinds} with text.{why}")
 
     def search(self, query: str, top_k: int = 5) -> list[Passage]:
@@ -144,15 +111,15 @@ class DocumentIndex:
         Any text is a query; `top_k` is 1 or more. In `metadata` each has `source` ("README.md:12", the line where it
         begins) and `heading`.
         """
-        most = _most(top_k)
+        try:
+            most = checked_top_k(top_k)
+        except DocumentError as error:
+            raise DocumentsError(str(error)) from None
         with operation(Kind.RETRIEVAL, self.name, RetrievalCall(self.name, query, top_k)) as seen:
-            words = list(dict.fromkeys(re.findall(r"\w+", query)))
-            words = ([word for word in words if word.casefold() not in _FILLER] or words)[:_MOST_WORDS]
-            matching = " OR ".join(f'"{word}"' for word in words)
-            rows = self._rows(_RANKED, matching, most) if words else []
             found = [
-                Passage(f"{document}:{line}", text, score, {"source": f"{document}:{line}", "heading": heading})
-                for document, line, heading, text, score in rows
+                Passage(passage.id, passage.text, passage.score, {"source": passage.id, "heading": heading})
+                for passage in self._store.search_now(query, top_k=most)
+                for heading in [passage.metadata["heading"]]
             ]
             if seen is not None:
                 seen.op.result = found
@@ -167,7 +134,10 @@ class DocumentIndex:
         document, _, line = source.strip().rpartition(":")
         if not (document and line.isdecimal()):
             document, line = source.strip(), ""
-        rows = self._rows("SELECT section, line, text FROM passage WHERE document = ? ORDER BY rowid", document)
+        rows = [
+            (chunk.metadata["section"], chunk.metadata["line"], chunk.text)
+            for chunk in self._store.chunks_now(document)
+        ]
         if not rows:
             names = self.documents
             near = get_close_matches(document, names, n=3, cutoff=0.3) or names[:3]
@@ -201,112 +171,20 @@ class DocumentIndex:
         """
         return self.read(source)
 
-    def _rows(self, statement: str, *values: object) -> list[Any]:
-        with self._lock:
-            return self._db.execute(statement, values).fetchall()
-
-    def _paths(self) -> Iterator[Path]:
-        """The files to read, in a fixed order."""
-
-        def unreadable(error: OSError) -> None:
-            self.skipped[self._name_of(Path(error.filename))] = str(error.strerror)
-
-        count = 0
-        for top, folders, files in os.walk(self.folder, onerror=unreadable):
-            folders[:] = sorted(inner for inner in folders if not _is_left_out(Path(top, inner)))
-            for path in (Path(top, file) for file in sorted(files) if Path(file).suffix.lower() in _MARKUP):
-                reason = self._refusal(path)
-                if reason is None and count >= _MOST_DOCUMENTS:
-                    reason = f"more than {_MOST_DOCUMENTS:,} documents"
-                if reason is None:
-                    count += 1
-                    yield path
-                else:
-                    self.skipped[self._name_of(path)] = reason
-
-    def _name_of(self, path: Path) -> str:
-        return _readable(path.relative_to(self.folder).as_posix())
-
-    def _refusal(self, path: Path) -> str | None:
-        """Why a file is not to be read, or None."""
-        name = path.relative_to(self.folder).as_posix()
-        if _readable(name) != name:
-            return "its name is no UTF-8"
-        try:
-            if not path.resolve().is_relative_to(self.folder):
-                return "a link out of the folder"
-            size = path.stat().st_size
-        except (OSError, RuntimeError) as error:  # a link in a circle is a RuntimeError
-            return str(getattr(error, "strerror", None) or error)
-        if not path.is_file():
-            return "no plain file"
-        return f"larger than {_LARGEST:,} bytes" if size > _LARGEST else None
-
-    def _read(self, path: Path, name: str, stamp: str) -> None:
-        try:
-            text = _decoded(path.read_bytes())
-        except OSError as error:
-            self.skipped[name] = str(error.strerror or error)
-            return
-        if text is None:
-            self.skipped[name] = "no text"
-            return
-        pieces = [
-            (name, piece.heading, piece.text, piece.line, piece.section)
-            for piece in split(text, _MARKUP[path.suffix.lower()])
+    def _read(self, file: File, stamp: str) -> None:
+        document = read(file.path, file.name)
+        chunks = [
+            Chunk(
+                f"{file.name}:{piece.line}",
+                piece.text,
+                metadata={"title": file.name, "heading": piece.heading, "line": piece.line, "section": piece.section},
+            )
+            for piece in split(document.text, document.markup)
         ]
-        if pieces:
-            self._db.executemany("INSERT INTO passage VALUES (?, ?, ?, ?, ?)", pieces)
-            self._db.execute("INSERT INTO document VALUES (?, ?)", (name, stamp))
-
-    def _forget(self, name: str) -> None:
-        self._db.execute("DELETE FROM passage WHERE document = ?", (name,))
-        self._db.execute("DELETE FROM document WHERE name = ?", (name,))
-
-
-def _opened(file: str | Path) -> sqlite3.Connection:
-    """A database with our tables. One connection serves all threads, one at a time."""
-    db: sqlite3.Connection | None = None
-    try:
-        db = sqlite3.connect(file, check_same_thread=False)
-        if db.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
-            db.executescript(f"DROP TABLE IF EXISTS document; DROP TABLE IF EXISTS passage; {_TABLES}")
-            db.execute(f"PRAGMA user_version = {_VERSION}")
-    except sqlite3.Error as error:
-        if db is not None:
-            db.close()
-        hint = " This Python's SQLite was built without FTS5." if "fts5" in str(error) else ""
-        raise DocumentsError(f"the index cannot be kept in {str(file)!r}: {error}.{hint}") from error
-    return db
-
-
-def _is_left_out(folder: Path) -> bool:
-    return folder.name.startswith(".") or folder.name in _LEFT_OUT or (folder / "pyvenv.cfg").exists()
-
-
-def _most(top_k: object) -> int:
-    """How many passages to look for, as SQLite can count them."""
-    if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
-        raise DocumentsError(f"search(top_k={shown(top_k)}): it is a whole number of 1 or more.")
-    return min(top_k, _MOST_FOUND)
-
-
-def _decoded(data: bytes) -> str | None:
-    """The text of a file, in the encoding that it shows; None where it is none, but something binary."""
-    bom = next((bom for bom in _BOMS if data.startswith(bom)), b"")
-    for encoding in [_BOMS[bom]] if bom else ["utf-8", "cp1252"]:
-        try:
-            text = data[len(bom) :].decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        binary = _CONTROL if encoding == "cp1252" else "\0"  # which nearly any bytes are
-        return None if re.search(binary, text) else text.replace("\r\n", "\n").replace("\r", "\n")
-    return None
-
-
-def _readable(name: str) -> str:
-    """A name of the file system, with a backslash escape for each byte of it that is no UTF-8."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+        if chunks:
+            self._store.add_now(file.name, chunks, version=stamp)
+        else:
+            self._store.delete_now([file.name])
 
 
 def _joined(passages: list[tuple[int, str]]) -> str:
@@ -318,9 +196,3 @@ def _joined(passages: list[tuple[int, str]]) -> str:
         text += passage
         next_line = line + passage.count("\n") + 1
     return text
-
-
-def _listed(skipped: dict[str, str]) -> str:
-    told = [f"{name} ({reason})" for name, reason in list(skipped.items())[:_MOST_SHOWN]]
-    more = len(skipped) - _MOST_SHOWN
-    return "; ".join([*told, f"and {more:,} more"] if more > 0 else told)

@@ -1,6 +1,6 @@
 """The cases, each defined once. A peer brings the workload; a case runs it, measures it and checks its answer."""
 
-from . import agents, clients, engine, traces
+from . import agents, clients, engine, traces, vectors
 from .case import Case, Metrics
 
 __all__ = ["CASES", "Case", "Metrics"]
@@ -31,6 +31,11 @@ CASES: dict[str, type[Case]] = {
         agents.Agent,
         agents.AgentLong,
         agents.AgentTraced,
+        vectors.Ingest,
+        vectors.IngestGrowth,
+        vectors.QueryFew,
+        vectors.Query,
+        vectors.QueryMany,
         clients.Call,
         clients.CallGrowth,
         clients.CallTraced,

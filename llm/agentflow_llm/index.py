@@ -1,0 +1,176 @@
+"""Documents that are found again: split, embedded, kept in a store; and the retriever that finds them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from agentflow.observe import Kind, operation
+
+from .documents import Chunk, Document, DocumentError
+from .records import RetrievalCall
+from .splitting import split
+from .vector_store import SqliteVectorStore, checked_top_k
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from .documents import Markup, VectorStore
+    from .model import Embedder
+    from .records import Passage
+    from .splitting import Piece
+
+    Splitter = Callable[[str, Markup], Iterable[Piece]]
+
+_BATCH = 512
+"""Chunks that are embedded at once, so that no more than these are in memory."""
+
+
+class VectorStoreIndex:
+    """Documents in a store, found by their words, and with an embedder by their meaning as well.
+
+    - `embedder`: None for words alone.
+    - `store`: None for a `SqliteVectorStore` in memory.
+    - `splitter`: cuts a document into pieces, `split` by default: `partial(split, size=500, overlap=50)`.
+    - `name`: how it is called in traces.
+
+    What is added waits in memory, and is split, embedded and stored by `refresh`, or at the latest by the next
+    retrieval. Documents that the store has in the same version, from the same embedder, are left as they are.
+    """
+
+    def __init__(
+        self,
+        embedder: Embedder | None = None,
+        store: VectorStore | None = None,
+        *,
+        splitter: Splitter = split,
+        name: str = "documents",
+    ) -> None:
+        self.embedder = embedder
+        self.store = SqliteVectorStore() if store is None else store
+        self.name = name
+        self._splitter = splitter
+        self._waiting: dict[str, Document] = {}
+        self._turns: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
+        """The lock for refreshing, and the event loop that it is for."""
+
+    def __repr__(self) -> str:
+        waiting = f", {len(self._waiting)} documents waiting" if self._waiting else ""
+        return f"<VectorStoreIndex {self.name!r} in {self.store!r}, embedder {self.embedder!r}{waiting}>"
+
+    @classmethod
+    def from_documents(
+        cls,
+        documents: Iterable[Document],
+        embedder: Embedder | None = None,
+        store: VectorStore | None = None,
+        *,
+        splitter: Splitter = split,
+        name: str = "documents",
+    ) -> VectorStoreIndex:
+        """An index to which these documents are added. It may be called under a running event loop."""
+        index = cls(embedder, store, splitter=splitter, name=name)
+        index.add(documents)
+        return index
+
+    def add(self, documents: Iterable[Document]) -> None:
+        """Add documents, each in place of the one of the same id. Raises `DocumentError` for what is none."""
+        for document in documents:
+            if not isinstance(document, Document):
+                raise DocumentError(f"{document!r} is no Document. Write Document(text=...).")
+            self._waiting[document.id] = document
+
+    async def delete(self, document_ids: Iterable[str]) -> None:
+        """Forget documents."""
+        ids = list(document_ids)
+        async with self._lock():
+            for ident in ids:
+                self._waiting.pop(ident, None)
+            await self.store.delete(ids)
+
+    async def refresh(self) -> None:
+        """Split, embed and store what has been added. After an error, what was not stored is tried again next time."""
+        if not self._waiting:
+            return
+        async with self._lock():
+            known = await self.store.versions()
+            batch: list[tuple[Document, list[Chunk]]] = []
+            for document in list(self._waiting.values()):
+                if known.get(document.id) == self._version(document):
+                    self._done(document)
+                    continue
+                batch.append((document, await asyncio.to_thread(self._chunks, document)))
+                if sum(len(chunks) for _, chunks in batch) >= _BATCH:
+                    await self._store(batch)
+                    batch = []
+            await self._store(batch)
+
+    def as_retriever(self, similarity_top_k: int = 5, *, where: Mapping[str, Any] | None = None) -> Retriever:
+        """A retriever of so many passages; `where`: what their metadata must say, see `VectorStore.search`."""
+        return Retriever(self, similarity_top_k, where)
+
+    def _lock(self) -> asyncio.Lock:
+        loop = asyncio.get_running_loop()
+        if self._turns is None or self._turns[0] is not loop:
+            self._turns = loop, asyncio.Lock()
+        return self._turns[1]
+
+    def _done(self, document: Document) -> None:
+        if self._waiting.get(document.id) is document:  # else a newer one was added meanwhile
+            del self._waiting[document.id]
+
+    def _version(self, document: Document) -> str:
+        by = "" if self.embedder is None else f" {self.embedder.provider}/{self.embedder.model}"
+        return document.version + by
+
+    def _chunks(self, document: Document) -> list[Chunk]:
+        facts = {"document": document.id, **document.metadata}
+        return [
+            Chunk(f"{document.id}:{number}", piece.text, None, {**facts, "line": piece.line, "heading": piece.heading})
+            for number, piece in enumerate(self._splitter(document.text, document.markup), start=1)
+        ]
+
+    async def _store(self, batch: Sequence[tuple[Document, list[Chunk]]]) -> None:
+        chunks = [chunk for _, chunks in batch for chunk in chunks]
+        vectors: Iterable[Sequence[float] | None] = [None] * len(chunks)
+        if self.embedder is not None and chunks:
+            vectors = (await self.embedder.embed([_told(chunk) for chunk in chunks])).vectors
+        made = iter([Chunk(c.id, c.text, vector, c.metadata) for c, vector in zip(chunks, vectors, strict=True)])
+        for document, own in batch:
+            await self.store.add(document.id, [next(made) for _ in own], version=self._version(document))
+            self._done(document)
+
+
+def _told(chunk: Chunk) -> str:
+    """What is embedded of a chunk: a piece may never say what it is about, its headings do."""
+    heading = chunk.metadata["heading"]
+    return f"{heading}\n{chunk.text}" if heading else chunk.text
+
+
+class Retriever:
+    """Finds the passages of an index that say most about a question."""
+
+    def __init__(self, index: VectorStoreIndex, similarity_top_k: int, where: Mapping[str, Any] | None) -> None:
+        self.index = index
+        self.similarity_top_k = checked_top_k(similarity_top_k)
+        self.where = where
+
+    def __repr__(self) -> str:
+        return f"Retriever({self.index!r}, similarity_top_k={self.similarity_top_k})"
+
+    async def aretrieve(self, query: str) -> list[Passage]:
+        """The passages, the best first, with `.id`, `.text`, `.score` and `.metadata`. Any text is a query."""
+        index = self.index
+        with operation(Kind.RETRIEVAL, index.name, RetrievalCall(index.name, query, self.similarity_top_k)) as seen:
+            await index.refresh()
+            vector = None if index.embedder is None else (await index.embedder.embed([query])).vectors[0]
+            found = await index.store.search(
+                query,
+                vector=vector,
+                top_k=self.similarity_top_k,
+                where=self.where,
+                weight=getattr(index.embedder, "weight", 1.0),
+            )
+            if seen is not None:
+                seen.op.result = found
+            return found
