@@ -52,6 +52,7 @@ class Flaky(BaseChatModel):
             if error is None:
                 await asyncio.Event().wait()
             else:
+                error.http_requests = 1
                 raise error
         return Reply(message=ChatMessage(role="assistant", content="Hi"), usage=Usage(output_tokens=1, http_requests=1))
 
@@ -108,7 +109,7 @@ async def test_last_error_stands_when_attempts_are_used_up() -> None:
     (op,) = seen.operations
     assert (op.outcome, seen.errors[op.ref.id]) == ("error", caught.value)
     assert seen.noted_on(op) == ["retry", "retry"]
-    assert caught.value.attempts == 3
+    assert (caught.value.attempts, caught.value.http_requests) == (3, 3)
 
 
 @pytest.mark.parametrize(
@@ -133,6 +134,15 @@ async def test_limit_covers_all_attempts_together() -> None:
         await finish(clock, lambda: model.chat(HELLO))
     assert clock.now == 1_000_000_000 + 10
     assert seen.operations[0].outcome == "timeout"
+
+
+async def test_time_limit_of_somebody_else_is_not_taken_for_the_model_s() -> None:
+    class Impatient(Flaky):
+        async def answer(self, call: ChatCall) -> Reply:
+            raise TimeoutError("a lock of mine")
+
+    with pytest.raises(TimeoutError, match="a lock of mine"):
+        await Impatient(timeout=10).chat(HELLO)
 
 
 async def test_limit_of_a_call_goes_before_the_model_s() -> None:
@@ -176,6 +186,16 @@ async def test_policy_of_one_s_own_decides_by_itself() -> None:
         errors = (LLMUnavailableError("down", retry_after=1) for _ in range(2))
         await finish(clock, lambda: Flaky(*errors, retry=Patient()).chat(HELLO))
     assert [note.facts["wait"] for note in seen.notes[seen.operations[0].ref.id]] == [10, 20]
+
+
+async def test_wait_is_never_shorter_than_none() -> None:
+    class Hasty:
+        def next(self, elapsed_time: float, attempts: int, error: Exception) -> float | None:
+            return -5.0
+
+    with use_clock(FakeClock()) as clock, record() as seen:
+        await finish(clock, lambda: Flaky(LLMUnavailableError("down"), retry=Hasty()).chat(HELLO))
+    assert [note.facts["wait"] for note in seen.notes[seen.operations[0].ref.id]] == [0]
 
 
 @pytest.mark.parametrize(

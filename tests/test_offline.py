@@ -246,3 +246,17 @@ async def test_one_word_in_common_is_chance() -> None:
         "I cannot"
     )
     assert (await after("What is it?", '[{"text": "It prints Hello, world."}]')).startswith("I cannot")
+
+
+async def test_one_word_is_enough_where_the_text_as_a_whole_is_about_the_question() -> None:
+    text = "Jacksonville is a city in Florida.\n\nThe county seat of Duval is in it. It is large."
+    assert "county seat" in (await ask(f"{text}\n\nIn which county does Jacksonville lie?")).text
+    assert (await ask(f"{text}\n\nIn which county did Napoleon die?")).text.startswith("I cannot")
+
+
+async def test_answer_is_streamed() -> None:
+    messages = [ChatMessage(role="user", content="The fort was rebuilt by Smith.\n\nWho rebuilt the fort?")]
+    async with OfflineModel().stream(messages) as stream:
+        pieces = [delta.text async for delta in stream]
+    assert len(pieces) > 6
+    assert "".join(pieces) == stream.reply.text == (await OfflineModel().chat(messages)).text

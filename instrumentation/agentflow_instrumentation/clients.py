@@ -63,6 +63,8 @@ def chat_begins(call: ChatCall, run: RunTrail | None, content: Content) -> Attri
         run.history = history
     made[names.CHAT_MESSAGES] = len(history.messages)
     made[names.CHAT_SIZE] = history.size
+    if call.streamed:
+        made[names.STREAM] = True
     if call.tools:
         made[names.CHAT_TOOLS] = len(call.tools)
     if history.images:

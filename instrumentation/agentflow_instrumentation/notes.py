@@ -56,7 +56,7 @@ def add(trail: Trail, note: Note, content: Content) -> None:
 def _is_attribute(trail: Trail, span: Span, name: str, facts: dict[str, Any]) -> bool:
     """Tell it as an attribute, where it is one."""
     if name == "first_chunk":
-        span.set_attributes({names.STREAM: True, names.FIRST_CHUNK: float(facts.get("after") or 0.0)})
+        span.set_attributes({names.FIRST_CHUNK: float(facts.get("after") or 0.0)})
     elif name == "cache":
         trail.cached = trail.cached or bool(facts.get("hit"))
         span.set_attribute(names.LLM_CACHE_HIT, trail.cached)

@@ -10,7 +10,7 @@ from agentflow.clock import current_clock
 from agentflow.observe import Kind, operation
 
 from .backoff import Attempts, checked
-from .errors import LLMError, LLMTimeoutError
+from .errors import LLMError, LLMOutputError, LLMTimeoutError
 from .messages import Reply
 from .model import Embeddings
 from .records import ChatCall, EmbeddingsCall
@@ -18,10 +18,11 @@ from .records import ChatCall, EmbeddingsCall
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from agentflow.retry import RetryPolicy
+    from .backoff import Policy
 
 CallT = TypeVar("CallT", ChatCall, EmbeddingsCall)
 AnswerT = TypeVar("AnswerT", Reply, Embeddings)
+ResultT = TypeVar("ResultT")
 
 
 class BaseClient(ABC, Generic[CallT, AnswerT]):
@@ -34,10 +35,10 @@ class BaseClient(ABC, Generic[CallT, AnswerT]):
     kind: ClassVar[Kind]
     server_address: str | None = None
     server_port: int | None = None
+    account: str | None = None
+    """Tells the accounts of one server apart, where that is known: a hash of the key, never the key."""
 
-    def __init__(
-        self, model: str, provider: str, *, retry: RetryPolicy | None = None, timeout: float | None = None
-    ) -> None:
+    def __init__(self, model: str, provider: str, *, retry: Policy | None = None, timeout: float | None = None) -> None:
         self.model = model
         self.provider = provider
         self.timeout = timeout
@@ -74,23 +75,28 @@ class BaseClient(ABC, Generic[CallT, AnswerT]):
         with operation(self.kind, self.model, call) as seen:
             if seen is not None:
                 call = replace(call, noting=seen.note)
-            answer = await self.in_time(call, timeout)
+            try:
+                answer = await self.in_time(call, timeout)
+            except LLMOutputError as error:
+                if seen is not None:
+                    seen.op.result = error.reply
+                raise
             if seen is not None:
                 seen.op.result = answer
             return answer
 
     async def in_time(self, call: CallT, timeout: float | None) -> AnswerT:
         """`whole`, within so many seconds; the deadline of the call, if it has one, holds as well."""
+        return await self.within(timeout, self.whole(due(call, timeout)))
+
+    async def within(self, timeout: float | None, answer: Awaitable[ResultT]) -> ResultT:
+        """Await something of this client for at most so many seconds. Raises `LLMTimeoutError`."""
         if timeout is None:
-            return await self.whole(call)
-        clock = current_clock()
-        deadline = clock.monotonic() + timeout
-        if call.deadline is None or deadline < call.deadline:
-            call = replace(call, deadline=deadline)
-        limit = clock.timeout(timeout)
+            return await answer
+        limit = current_clock().timeout(timeout)
         try:
             async with limit:
-                return await self.whole(call)
+                return await answer
         except TimeoutError as error:
             if isinstance(error, LLMTimeoutError) or not limit.expired():
                 raise
@@ -111,6 +117,14 @@ class BaseClient(ABC, Generic[CallT, AnswerT]):
     def place(self) -> str:
         """Where the model runs, to be put behind its name in a message."""
         return ""
+
+
+def due(call: CallT, timeout: float | None) -> CallT:
+    """The call, with its deadline in so many seconds, if it has none that is sooner."""
+    if timeout is None:
+        return call
+    deadline = current_clock().monotonic() + timeout
+    return call if call.deadline is not None and call.deadline <= deadline else replace(call, deadline=deadline)
 
 
 def counting(answer: AnswerT, http_requests: int) -> AnswerT:

@@ -22,6 +22,7 @@ from .model import ChatOptions, RequestOptions
 from .output import output_format
 from .records import ChatCall
 from .stream import ReplyStream, TimeLimit, in_context, pieces_of
+from .tokens import TokenEstimator
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
@@ -46,6 +47,14 @@ class BaseChatModel(BaseClient[ChatCall, Reply]):
     """
 
     kind = Kind.CHAT
+    _tokens: TokenEstimator | None = None
+
+    @property
+    def tokens(self) -> TokenEstimator:
+        """An estimator of tokens; from when it is first asked for, it learns from what this model's server counts."""
+        if self._tokens is None:
+            self._tokens = TokenEstimator()
+        return self._tokens
 
     @abstractmethod
     async def answer(self, call: ChatCall) -> Reply:
@@ -63,15 +72,23 @@ class BaseChatModel(BaseClient[ChatCall, Reply]):
 
     async def chat(self, messages: Sequence[ChatMessage], **options: Unpack[ChatOptions]) -> Reply:
         """See `ChatModel.chat`."""
-        return await self._call(self.call_of(messages, options), options.get("timeout"))
+        call = self.call_of(messages, options)
+        reply = await self._call(call, options.get("timeout"))
+        self.learn(call, reply)
+        return reply
 
     def stream(self, messages: Sequence[ChatMessage], **options: Unpack[ChatOptions]) -> ReplyStream:
         """See `ChatModel.stream`."""
-        call = self.call_of(messages, options)
+        call = replace(self.call_of(messages, options), streamed=True)
         timeout = options.get("timeout")
         timeout = self.timeout if timeout is None else timeout
         limit = None if timeout is None else TimeLimit(timeout, self.late(timeout))
         return ReplyStream(self._pieces(call, limit), limit)
+
+    def learn(self, call: ChatCall, reply: Reply) -> None:
+        """Let the estimator know what was counted, where somebody uses it."""
+        if self._tokens is not None and call.output is None:  # an output's shape, and its repairs, are counted as well
+            self._tokens.learn(call.messages, reply.usage.input_tokens, call.tools)
 
     async def acomplete(self, prompt: str, **options: Unpack[ChatOptions]) -> Completion:
         """Answer a prompt: `str()` of it, or `.text`, is the answer. The same as `chat` with one message of a user."""
@@ -132,7 +149,7 @@ class BaseChatModel(BaseClient[ChatCall, Reply]):
         reply = await self.complete(call)
         for repairs in range(_REPAIRS + 1):
             try:
-                return _with_output(call, reply)
+                return with_output(call, reply)
             except LLMOutputError as error:
                 if repairs == _REPAIRS or reply.finish_reason == "length":
                     raise
@@ -141,7 +158,11 @@ class BaseChatModel(BaseClient[ChatCall, Reply]):
                 again = ChatMessage(role="user", content=str(error))
                 call = replace(call, messages=[*call.messages, reply.message, again])
             before = reply.usage
-            reply = await self.complete(call)
+            try:
+                reply = await self.complete(call)
+            except LLMError as error:
+                error.http_requests += before.http_requests
+                raise
             reply = reply.model_copy(update={"usage": before + reply.usage})
         raise AssertionError("the last round returns or raises")
 
@@ -170,7 +191,7 @@ class BaseChatModel(BaseClient[ChatCall, Reply]):
         if seen is None:
             async with aclosing(self.complete_deltas(call)) as items:
                 async for item in items:
-                    yield item if isinstance(item, Delta) else _with_output(call, item)
+                    yield item if isinstance(item, Delta) else self._whole(call, item)
             return
         failed: BaseException | None = None
         try:
@@ -178,40 +199,47 @@ class BaseChatModel(BaseClient[ChatCall, Reply]):
             async with aclosing(self.complete_deltas(call)) as items:
                 # until the first piece has come the operation is the current one, for whoever sends the request
                 try:
-                    yield _seen(await in_context(context, anext(items)), call, seen, first=True)
+                    yield self._seen(await in_context(context, anext(items)), call, seen, first=True)
                 except StopAsyncIteration:
                     return
                 async for item in items:
-                    yield item if isinstance(item, Delta) else _seen(item, call, seen)
+                    yield item if isinstance(item, Delta) else self._seen(item, call, seen)
         except BaseException as error:
             failed = error if limit is None or limit.error is None else limit.error
             raise
         finally:
             context.run(seen.close, failed)
 
-
-def _seen(item: Delta | Reply, call: ChatCall, seen: Opened, *, first: bool = False) -> Delta | Reply:
-    if first:
-        seen.note("first_chunk", {"after": (time.time_ns() - seen.op.started_at) / 1e9})
-    if isinstance(item, Delta):
+    def _seen(self, item: Delta | Reply, call: ChatCall, seen: Opened, *, first: bool = False) -> Delta | Reply:
+        if first:
+            seen.note("first_chunk", {"after": (time.time_ns() - seen.op.started_at) / 1e9})
+        if isinstance(item, Delta):
+            return item
+        seen.op.result = item
+        seen.op.result = item = self._whole(call, item)
         return item
-    seen.op.result = item
-    seen.op.result = item = _with_output(call, item)
-    return item
+
+    def _whole(self, call: ChatCall, reply: Reply) -> Reply:
+        """What ends a stream. Raises `LLMOutputError`."""
+        self.learn(call, reply)
+        return with_output(call, reply)
 
 
-def _with_output(call: ChatCall, reply: Reply) -> Reply:
+def with_output(call: ChatCall, reply: Reply) -> Reply:
     """The reply with its output, where one is asked for. Raises `LLMOutputError` where that is not valid."""
     if call.output is None or reply.refusal or reply.tool_calls:  # tools come first, where there are any
         return reply
     try:
         return reply.model_copy(update={"output": call.output.read(reply.text)})
     except LLMOutputError as error:
+        error.http_requests, error.reply = reply.usage.http_requests, reply
         if reply.finish_reason != "length":
             raise
-        raise LLMOutputError(
+        cut = LLMOutputError(
             "The answer was cut before its JSON object came to an end. Give it more room with max_tokens=.", reply.text
-        ) from error
+        )
+        cut.http_requests, cut.reply = error.http_requests, reply
+        raise cut from error
 
 
 def _check_choice(choice: str, tools: Sequence[ToolDefinition]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from agentflow.observe import Kind
 
 from .call import BaseClient
-from .errors import LLMBadRequestError
+from .errors import LLMBadRequestError, LLMError, LLMResponseError
 from .messages import Usage
 from .model import Embeddings
 from .records import EmbeddingsCall
@@ -16,7 +16,7 @@ from .records import EmbeddingsCall
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from agentflow.retry import RetryPolicy
+    from .backoff import Policy
 
 
 class BaseEmbedder(BaseClient[EmbeddingsCall, Embeddings]):
@@ -39,7 +39,7 @@ class BaseEmbedder(BaseClient[EmbeddingsCall, Embeddings]):
         provider: str,
         *,
         dimensions: int | None = None,
-        retry: RetryPolicy | None = None,
+        retry: Policy | None = None,
         timeout: float | None = None,
     ) -> None:
         if dimensions is not None and dimensions < 1:
@@ -61,7 +61,12 @@ class BaseEmbedder(BaseClient[EmbeddingsCall, Embeddings]):
         vectors: list[Sequence[float]] = []
         usage, model = Usage(), ""
         for texts in self._batches(call.texts):
-            answer = await self.complete(call if len(texts) == len(call.texts) else replace(call, texts=texts))
+            try:
+                answer = await self.complete(call if len(texts) == len(call.texts) else replace(call, texts=texts))
+                check_vectors(answer, len(texts))
+            except LLMError as error:
+                error.http_requests += usage.http_requests
+                raise
             vectors.extend(answer.vectors)
             usage, model = usage + answer.usage, answer.model
         return Embeddings(vectors, usage, model)
@@ -77,3 +82,11 @@ class BaseEmbedder(BaseClient[EmbeddingsCall, Embeddings]):
             batch.append(text)
             size += len(text)
         yield batch
+
+
+def check_vectors(answer: Embeddings, texts: int) -> None:
+    """Raise `LLMResponseError` unless there is a vector for each of so many texts."""
+    if len(answer.vectors) != texts:
+        error = LLMResponseError(f"{answer.model!r} gave {len(answer.vectors)} vectors for {texts} texts.")
+        error.http_requests = answer.usage.http_requests
+        raise error

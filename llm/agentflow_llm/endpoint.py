@@ -123,7 +123,9 @@ class Endpoint:
         self._api_key = api_key
         self._given = client
         key: object = (api_key or os.environ.get("OPENAI_API_KEY")) if client is None else client.api_key
-        self.account = sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:12] if isinstance(key, str) and key else None
+        self.account = (
+            sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:12] if isinstance(key, str) and key else None
+        )
         """Tells the keys of one server apart, without telling the key."""
         self._open: dict[asyncio.AbstractEventLoop, _Open] = {}
 

@@ -23,6 +23,8 @@ MissingExtraError              a library is needed that is not installed
 
 from __future__ import annotations
 
+from typing import Any
+
 from agentflow.errors import AgentflowError
 
 
@@ -109,7 +111,12 @@ class LLMResponseError(LLMError):
 
 
 class LLMOutputError(LLMResponseError):
-    """The model answered with what is not the `output` that was asked for. `text` is what it said."""
+    """The model answered with what is not the `output` that was asked for.
+
+    `text` is what it said; `reply` the whole `Reply`, which tells what it took, where there is one.
+    """
+
+    reply: Any = None
 
     def __init__(self, message: str, text: str) -> None:
         super().__init__(message)

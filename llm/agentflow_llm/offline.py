@@ -8,14 +8,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from .chat import BaseChatModel
+from .errors import LLMOutputError
+from .extraction import Extraction
 from .loose import as_dict, as_list, excerpt, parsed
-from .messages import ChatMessage, Reply, TextPart, ToolCallPart
+from .messages import ChatMessage, RefusalPart, Reply, TextPart, ToolCallPart
 from .reading import Text, quotes, stems, words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from .messages import ToolDefinition, ToolResultPart
+    from .messages import AnyPart, ToolDefinition, ToolResultPart
+    from .output import OutputFormat
+    from .reading import Quote
     from .records import ChatCall
 
 CLOSING = "(offline: no language model was asked; these are quotations, chosen by their words)"
@@ -25,6 +29,8 @@ _MOST_QUOTES = 3
 _LEAST_SCORE = 0.12
 _LEAST_SHARED = 2
 """A sentence with less of the question, or with fewer of its words, is no answer: one word may be there by chance."""
+_LEAST_SPOKEN = 0.5
+"""Texts that have so much of the question's words are about it, whatever each of their sentences has."""
 _CLOSE = 0.7
 _SHORT = 200
 _ASKING = "ask input keyword message phrase prompt q queries query question request search term text topic"
@@ -50,7 +56,9 @@ class OfflineModel(BaseChatModel):
     - Then it answers with the sentences, of the results or of the text above the question, that speak most
       of the question, and with their sources. Where none does, it says so.
 
-    Every answer ends with a line that says what it is.
+    An `output=` is filled in the same way, from the sentences that would be quoted. Where what it must have is not
+    there, or could be this as well as that, the answer is a refusal that says so. Every other answer ends with a
+    line that says what it is.
     """
 
     def __init__(self) -> None:
@@ -60,7 +68,10 @@ class OfflineModel(BaseChatModel):
         """See `OfflineModel`."""
         talk = _Talk(call.messages)
         calls = talk.calls(call.tools, call.parameters.get("tool_choice"))
-        content = tuple(calls) or (TextPart(text=f"{talk.answer()}\n\n{CLOSING}"),)
+        content: Sequence[AnyPart] = calls
+        if not calls:
+            said = f"{talk.answer()}\n\n{CLOSING}"
+            content = [TextPart(text=said) if call.output is None else talk.filled(call.output)]
         return Reply(
             message=ChatMessage(role="assistant", content=content),
             finish_reason="tool_calls" if calls else "stop",
@@ -175,7 +186,7 @@ class _Talk:
         lines = [
             f"{result.part.name}{_shown(result.arguments)}: {short}" for result in good if (short := result.short())
         ]
-        lines += self._quoted(good)
+        lines += self._quoted()
         failed = [result for result in results if result.part.outcome != "ok"]
         if not lines and failed:
             return "\n".join(f"{r.part.name} failed: {excerpt(r.part.content, 500)}" for r in failed)
@@ -184,17 +195,57 @@ class _Talk:
         looked = "Nothing that the tools returned" if results else "Nothing that I was given"
         return f"I cannot answer this. {looked} speaks of it: {self.question}"
 
-    def _quoted(self, results: Iterable[_Result]) -> list[str]:
+    def filled(self, output: OutputFormat) -> TextPart | RefusalPart:
+        """An object of a given shape, as JSON; or why there is none."""
+        texts = self._texts()
+        if not self.context and not self.results:  # what is to be filled in may stand in the request itself
+            texts = [Text(self.question, "")]
+        extraction = Extraction(self.question, texts, self._best(texts), self.known)
+        found, missing = extraction.fill(output.schema)
+        text = json.dumps(found, ensure_ascii=False)
+        if missing or all(value is None for value in found.values()):
+            what = f"to put into {', '.join(map(repr, missing))}" if missing else "of it"
+            return RefusalPart(text=f"I cannot answer this. I find nothing {what}: {self.question}\n\n{CLOSING}")
+        try:
+            output.read(text)
+        except LLMOutputError as error:
+            return RefusalPart(text=f"I cannot answer this. What I find does not fit: {error}\n\n{CLOSING}")
+        return TextPart(text=text)
+
+    def known(self, name: str) -> list[Any]:
+        """The values of that name in the newest results that have any, best first."""
+        for result in reversed([r for r in self.results if r.part.outcome == "ok"]):
+            found = [item[name] for item in result.objects() if isinstance(item.get(name), str | int | float)]
+            if not found and isinstance(result.data, int | float) and stem_of(name) in stems(result.part.name):
+                found = [result.data]
+            if found:
+                return list(dict.fromkeys(found))[:_MOST_CALLS]
+        return []
+
+    def _texts(self) -> list[Text]:
+        """All that may be quoted."""
+        results = [result for result in self.results if result.part.outcome == "ok"]
         texts = [text for result in results if result.short() is None for text in result.texts()]
         headings = {text.source: text.heading for text in texts if text.heading}
         texts = [replace(text, heading=headings.get(text.source, "")) for text in texts]
-        if self.context:
-            texts.append(Text(self.context, ""))
+        return [*texts, Text(self.context, "")] if self.context else texts
+
+    def _best(self, texts: Sequence[Text]) -> list[Quote]:
+        """The sentences that answer the question."""
         found = quotes(self.question, texts)
-        best = found[0].score if found else 0.0
-        least = max(1, min(_LEAST_SHARED, len(set(stems(self.question))) - 1))
-        score = max(_LEAST_SCORE, _CLOSE * best)
-        kept = [quote for quote in found if quote.score >= score and quote.shared >= least][:_MOST_QUOTES]
+        if not found:
+            return []
+        best = found[0].score
+        asked = set(stems(self.question))
+        least, score = max(1, min(_LEAST_SHARED, len(asked) - 1)), max(_LEAST_SCORE, _CLOSE * best)
+        spoken = asked.intersection(stems(" ".join(text.text for text in texts)))
+        if len(spoken) >= max(_LEAST_SHARED, _LEAST_SPOKEN * len(asked)):
+            # the texts as a whole are about it, so one word in a sentence of theirs is no chance
+            least, score = 1, min(score, best)
+        return [quote for quote in found if quote.score >= score and quote.shared >= least][:_MOST_QUOTES]
+
+    def _quoted(self) -> list[str]:
+        kept = self._best(self._texts())
         return [f"{quote.text} [{quote.source}]" if quote.source else quote.text for quote in kept]
 
 
@@ -216,7 +267,7 @@ class _Filling:
             chosen = [option for option in options if set(stems(str(option))) & set(stems(question))]
             self.evidence += len(chosen[:1])
             return chosen[:1]
-        known = self._known(name) if needed else []
+        known = self.talk.known(name) if needed else []
         if known:
             self.evidence += 2
             return known
@@ -228,16 +279,6 @@ class _Filling:
         if not needed or kind not in {"string", None}:
             return []
         return self._string(name, schema)
-
-    def _known(self, name: str) -> list[Any]:
-        """The values of that name in the newest results that have any, best first."""
-        for result in reversed([r for r in self.talk.results if r.part.outcome == "ok"]):
-            found = [item[name] for item in result.objects() if isinstance(item.get(name), str | int | float)]
-            if not found and isinstance(result.data, int | float) and stem_of(name) in stems(result.part.name):
-                found = [result.data]
-            if found:
-                return list(dict.fromkeys(found))[:_MOST_CALLS]
-        return []
 
     def _number(self, name: str, kind: str, *, needed: bool) -> list[Any]:
         if not needed:

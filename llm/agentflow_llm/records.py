@@ -44,6 +44,8 @@ class ChatCall:
     server_port: int | None = None
     output: OutputFormat | None = None
     """The shape that the answer is to have."""
+    streamed: bool = False
+    """Whether the answer is to come in pieces."""
     deadline: float | None = None
     """When the caller's patience ends, by the monotonic time of the clock in force."""
     noting: Callable[[str, dict[str, Any]], None] | None = None

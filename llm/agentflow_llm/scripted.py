@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self, cast
+
+from pydantic import BaseModel
 
 from .chat import BaseChatModel
-from .messages import ChatMessage, Reply, TextPart, ToolCallPart
+from .messages import ChatMessage, Delta, Part, ReasoningPart, RefusalPart, Reply, TextPart, ToolCallPart
+from .stream import pieces_of
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
     from types import TracebackType
 
     from agentflow.retry import RetryPolicy
 
+    from .messages import AnyPart
     from .records import ChatCall
 
-Said = str | ToolCallPart | Sequence[str | ToolCallPart] | Reply | Exception
-"""What a turn is: a text, a tool call, several of these, a whole reply, or an error to raise."""
+Piece = str | TextPart | ReasoningPart | RefusalPart | ToolCallPart
+Said = Piece | Sequence[Piece | Delta | Exception] | Reply | BaseModel | Mapping[str, Any] | Exception
+"""What a turn is:
+
+- a text, a tool call or another part, or several of these in a list;
+- a whole `Reply`, where its usage or finish reason matters;
+- a pydantic object or a mapping, whose JSON is the answer, for `output=`;
+- a list of `Delta`, for a stream in just these pieces;
+- an exception to raise; as the last of a list, after what stands before it.
+"""
 
 Turn = Said | Callable[[Sequence[ChatMessage]], Said]
 """A turn may also be worked out from the messages."""
@@ -31,7 +45,9 @@ class ScriptedModel(BaseChatModel):
         ...
     ```
 
-    `calls` are the requests that it got, as `ChatCall`, each with the messages as they were then.
+    A turn may be plain or streamed, whichever is asked for; text is streamed word by word. `calls` are the requests
+    that it got, as `ChatCall`, each with the messages as they were then. It never waits but for its retries: in tests
+    of those, `agentflow.testing.FakeClock` lets no time pass.
     """
 
     def __init__(self, turns: Sequence[Turn], *, retry: RetryPolicy | None = None) -> None:
@@ -43,20 +59,33 @@ class ScriptedModel(BaseChatModel):
 
     async def answer(self, call: ChatCall) -> Reply:
         """The next turn. Raises `AssertionError` where there is none."""
+        turn = self._next(call)
+        if turn.error is not None:
+            raise turn.error
+        return turn.reply
+
+    async def deltas(self, call: ChatCall) -> AsyncGenerator[Delta | Reply]:
+        """The next turn, in pieces."""
+        turn = self._next(call)
+        for delta in turn.deltas or pieces_of(turn.reply):
+            yield delta
+        if turn.error is not None:
+            raise turn.error
+        yield turn.reply
+
+    def _next(self, call: ChatCall) -> _Turn:
         self.calls.append(replace(call, messages=list(call.messages)))
-        turn = len(self.calls)
-        if turn > len(self._turns):
+        number = len(self.calls)
+        if number > len(self._turns):
             last = repr(call.messages[-1]) if call.messages else "no message at all"
             raise AssertionError(
                 f"ScriptedModel has {len(self._turns)} turns, and was called a time more. It was sent "
                 f"{len(call.messages)} messages, the last of them {last}. Add a turn, or find out why it was called."
             )
-        said: Any = self._turns[turn - 1]
+        said: Any = self._turns[number - 1]
         if callable(said):
             said = said(call.messages)
-        if isinstance(said, Exception):
-            raise said
-        return said if isinstance(said, Reply) else _reply(said, turn)
+        return _turn(said, number)
 
     def assert_done(self) -> None:
         """Raise `AssertionError` if turns are left."""
@@ -75,15 +104,62 @@ class ScriptedModel(BaseChatModel):
             self.assert_done()
 
 
-def _reply(said: str | ToolCallPart | Sequence[str | ToolCallPart], turn: int) -> Reply:
-    parts = [said] if isinstance(said, str) or not isinstance(said, Sequence) else said
-    everything: Sequence[object] = parts
-    wrong = [part for part in everything if not isinstance(part, str | ToolCallPart)]
-    if wrong:
+@dataclass(frozen=True)
+class _Turn:
+    """What is answered; the pieces, where they are given; the error at the end, if there is one."""
+
+    reply: Reply
+    deltas: Sequence[Delta] = ()
+    error: Exception | None = None
+
+
+def _turn(said: Any, number: int) -> _Turn:
+    if isinstance(said, Reply):
+        return _Turn(said)
+    if isinstance(said, BaseModel) and not isinstance(said, Part | Delta):
+        said = said.model_dump_json()
+    elif isinstance(said, Mapping):
+        said = json.dumps(said, ensure_ascii=False)
+    several = isinstance(said, Sequence) and not isinstance(said, str)
+    pieces: list[object] = [*cast("Sequence[object]", said)] if several else [said]
+    error = pieces.pop() if pieces and isinstance(pieces[-1], Exception) else None
+    assert error is None or isinstance(error, Exception)  # for the type checkers: they cannot follow pop()
+    deltas = [piece for piece in pieces if isinstance(piece, Delta)]
+    if deltas and len(deltas) == len(pieces):
+        return _Turn(_reply(_put_together(deltas)), deltas, error)
+    wrong = next((piece for piece in pieces if not isinstance(piece, Piece)), None)
+    if wrong is not None:
+        mixed = " beside what is none" if isinstance(wrong, Delta) else ""
         raise AssertionError(
-            f"Turn {turn} of ScriptedModel holds {wrong[0]!r}. A turn is a str, a ToolCallPart, a list of these, "
-            "a Reply, an exception, or a function of the messages that returns one of them."
+            f"Turn {number} of ScriptedModel holds {wrong!r}{mixed}. A turn is a str, a ToolCallPart or another part, "
+            "a list of these or of Delta, a Reply, an object to be given as JSON, an exception, or a function of the "
+            "messages that returns one of them."
         )
-    content = tuple(TextPart(text=part) if isinstance(part, str) else part for part in parts)
-    reason = "tool_calls" if any(isinstance(part, ToolCallPart) for part in parts) else "stop"
+    content = [
+        TextPart(text=piece) if isinstance(piece, str) else piece for piece in pieces if isinstance(piece, Piece)
+    ]
+    return _Turn(_reply(content), (), error)
+
+
+def _reply(content: Sequence[AnyPart]) -> Reply:
+    reason = "tool_calls" if any(isinstance(part, ToolCallPart) for part in content) else "stop"
     return Reply(message=ChatMessage(role="assistant", content=content), finish_reason=reason, model="scripted")
+
+
+def _put_together(deltas: Sequence[Delta]) -> list[AnyPart]:
+    """The parts that deltas make: what was thought, what was said, what was declined, and the calls."""
+    texts = {kind: "".join(delta.text for delta in deltas if delta.type == kind) for kind in _KINDS}
+    parts: list[AnyPart] = [_KINDS[kind](text=text) for kind, text in texts.items() if text]
+    for index in sorted({delta.index for delta in deltas if delta.type == "tool_call"}):
+        pieces = [delta for delta in deltas if delta.type == "tool_call" and delta.index == index]
+        ident = next((delta.id for delta in pieces if delta.id), f"call_{index + 1}")
+        name = next((delta.name for delta in pieces if delta.name), "")
+        parts.append(ToolCallPart(id=ident, name=name, arguments="".join(delta.text for delta in pieces)))
+    return parts
+
+
+_KINDS: Mapping[str, type[ReasoningPart | TextPart | RefusalPart]] = {
+    "reasoning": ReasoningPart,
+    "text": TextPart,
+    "refusal": RefusalPart,
+}

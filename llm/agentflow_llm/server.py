@@ -1,4 +1,4 @@
-"""A server on 127.0.0.1 that speaks Chat Completions from a script, faults included: for tests, and to try things out.
+"""A server on 127.0.0.1 that speaks OpenAI's APIs from a script, faults included: for tests, and to try things out.
 
 `python -m agentflow_llm.server --port 8000` answers with `OfflineModel` until it is interrupted.
 """
@@ -7,75 +7,74 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import socket
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import replace
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Self
 
-from .loose import as_dict, parsed
-from .messages import Reply
+from .loopback import EVENTS, Answer, HttpServer, Request
+from .loose import as_dict
+from .messages import ChatMessage, ReasoningPart, RefusalPart, Reply, TextPart, ToolCallPart
+from .model import Embeddings
 from .offline import OfflineModel
-from .wire import read_request, render_reply
+from .serving import chat_body, chat_events, chat_options, embeddings_body, embeddings_of, endless
+from .serving_responses import read_input, response_body, response_events, responses_options
+from .wire import read_request
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+__all__ = ["Answer", "LoopbackServer", "Request", "Scripted", "endless", "offline_answer"]
 
-@dataclass(frozen=True)
-class Answer:
-    """What the server does with one request.
-
-    - `body`: JSON, sent as such; a string or bytes, sent as they are, such as garbage.
-    - `delay`: seconds before it answers.
-    - `cut`: close the connection in the middle of the body.
-    """
-
-    body: Any = ""
-    status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict[str, str])
-    delay: float = 0.0
-    cut: bool = False
-
-
-Scripted = Answer | Reply | Mapping[str, Any] | str | tuple[int, Mapping[str, str], Any]
-"""An answer: also a reply, a JSON body, a text, or (status, headers, body)."""
+_Said = TextPart | ReasoningPart | RefusalPart | ToolCallPart
+Scripted = (
+    Answer
+    | Reply
+    | _Said
+    | Embeddings
+    | Mapping[str, Any]
+    | str
+    | bytes
+    | Iterator[Any]
+    | tuple[int, Mapping[str, str], Any]
+)
+"""An answer: also its body alone, or (status, headers, body), whose body goes out as it is, such as a recorded one."""
 
 Script = Callable[[Any], Scripted] | Sequence[Scripted | Callable[[Any], Scripted]]
-_DATA = (Answer, Reply, Mapping, str, tuple)
 
-
-@dataclass(frozen=True)
-class Request:
-    """A request that the server got. Names of headers are in lower case; `json` is None where there is none."""
-
-    method: str
-    path: str
-    headers: Mapping[str, str]
-    json: Any
+CHAT, RESPONSES, EMBEDDINGS = "/chat/completions", "/responses", "/embeddings"
 
 
 class LoopbackServer:
-    """Serves POST /v1/chat/completions from `script` while its `with` block lasts.
+    """Serves Chat Completions, Responses and embeddings while its `with` block lasts, plain and streamed.
 
-    Its `models` are listed at GET /v1/models, and at GET /api/tags as an Ollama lists them.
+    - `script` has an answer for each POST to /v1/chat/completions or /v1/responses, in order, or is a function of a
+      request's JSON that answers all of them; a request too many gets a 400 that says so. A string is a reply's
+      text, bytes go out as they are: `b"<html>"`.
+    - `paths` has scripts of the same kind for other paths, or for these alone: `{"/embeddings": [...]}`.
+      Without one, embeddings are worked out from the words of the texts, the same each time.
+    - `models` are listed at GET /v1/models, and at GET /api/tags as an Ollama lists them.
 
-    `script` has an answer for each request, in order, or is a function of a request's JSON that answers
-    all of them; a request too many gets a 400 that says so. `requests` are those it got.
+    `requests` are those it got. What it waits, it waits in real time, whatever clock is in force.
     """
 
-    def __init__(self, script: Script = (), *, models: Sequence[str] = ("loopback",), port: int = 0) -> None:
-        self._script = script if callable(script) else list(script)
+    def __init__(
+        self,
+        script: Script = (),
+        *,
+        paths: Mapping[str, Script] | None = None,
+        models: Sequence[str] = ("loopback",),
+        port: int = 0,
+    ) -> None:
+        self._script = _Script(script)
+        self._paths = {path: _Script(own) for path, own in (paths or {}).items()}
         self._models = list(models)
         self._port = port
-        self._served = 0
         self._lock = threading.Lock()
-        self._http: _Server | None = None
+        self._http: HttpServer | None = None
         self.requests: list[Request] = []
 
     @property
@@ -86,7 +85,7 @@ class LoopbackServer:
         return f"http://127.0.0.1:{self._http.server_port}/v1"
 
     def __enter__(self) -> Self:
-        self._http = _Server(self._port, self)
+        self._http = HttpServer(self._port, self.respond)
         threading.Thread(target=self._http.serve_forever, args=(0.05,), name="LoopbackServer", daemon=True).start()
         return self
 
@@ -94,28 +93,56 @@ class LoopbackServer:
         if self._http is not None:
             self._http.stop()
 
+    def respond(self, request: Request) -> Answer:
+        """What to answer, in the form of the API that was asked."""
+        try:
+            answer = self.answer(request)
+        except Exception as error:  # noqa: BLE001 because a script may raise anything, and nobody else would tell
+            answer = _refusal(HTTPStatus.BAD_REQUEST, f"The script of LoopbackServer raised {error!r}")
+        body = answer.body
+        if isinstance(body, str) and answer.status == HTTPStatus.OK and _is_asked(request) and not EVENTS.match(body):
+            body = TextPart(text=body)
+        return replace(answer, body=_rendered(body, request))
+
     def answer(self, request: Request) -> Answer:
         """What to answer."""
+        path = request.path.partition("?")[0].removesuffix("/")
         with self._lock:
             self.requests.append(request)
-            if request.method == "GET" and request.path in _LISTS:
-                return Answer(_LISTS[request.path](self._models))
-            if (request.method, request.path) != ("POST", "/v1/chat/completions"):
-                return _refusal(HTTPStatus.NOT_FOUND, f"LoopbackServer has no {request.method} {request.path}")
-            number = self._served
-            self._served += 1
-        if as_dict(request.json).get("stream"):
-            return _refusal(HTTPStatus.BAD_REQUEST, "LoopbackServer does not stream")
-        return self._next(number, request)
+            own = next((script for end, script in self._paths.items() if path in {end, f"/v1{end}"}), None)
+            if own is None and _is_asked(request):
+                own = self._script
+            said = None if own is None else own.next()
+        if said is not None:
+            return _as_answer(said(request.json) if callable(said) else said)
+        if request.method == "GET" and path in _LISTS:
+            return Answer(_LISTS[path](self._models))
+        if request.method == "POST" and path.startswith("/v1/") and path.endswith(EMBEDDINGS):
+            return Answer(embeddings_of(request.json))
+        return _refusal(HTTPStatus.NOT_FOUND, f"LoopbackServer has no {request.method} {request.path}")
 
-    def _next(self, number: int, request: Request) -> Answer:
+
+class _Script:
+    """What a script says to one request after the other."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script if callable(script) else list(script)
+        self._used = 0
+
+    def next(self) -> Scripted | Callable[[Any], Scripted]:
+        """The next answer, or a function that works it out."""
         if callable(self._script):
-            return _as_answer(self._script(request.json), request)
-        if number >= len(self._script):
-            return _refusal(
-                HTTPStatus.BAD_REQUEST, f"LoopbackServer has only {len(self._script)} answers in its script"
-            )
-        return _as_answer(_worked_out(self._script[number], request.json), request)
+            return self._script
+        if self._used == len(self._script):
+            return _refusal(HTTPStatus.BAD_REQUEST, f"LoopbackServer has only {self._used} answers in its script")
+        self._used += 1
+        return self._script[self._used - 1]
+
+
+def _is_asked(request: Request) -> bool:
+    """Whether a model is."""
+    path = request.path.partition("?")[0].removesuffix("/")
+    return request.method == "POST" and path.startswith("/v1/") and path.endswith((CHAT, RESPONSES))
 
 
 def _models(names: Sequence[str]) -> Any:
@@ -129,112 +156,45 @@ def _tags(names: Sequence[str]) -> Any:
 _LISTS = {"/v1/models": _models, "/api/tags": _tags}
 
 
-def _worked_out(said: Any, body: Any) -> Any:
-    return said(body) if callable(said) else said
-
-
-def _as_answer(said: Scripted, request: Request) -> Answer:
+def _as_answer(said: Scripted) -> Answer:
     if isinstance(said, Answer):
         return said
-    if isinstance(said, Reply):
-        return Answer(render_reply(said, model=said.model or str(as_dict(request.json).get("model"))))
-    if isinstance(said, tuple):
-        return Answer(said[2], said[0], said[1])
-    return Answer(said)
+    if not isinstance(said, tuple):
+        return Answer(said)
+    status, headers, body = said
+    raw = isinstance(body, str) and not EVENTS.match(body)
+    return Answer(body.encode() if raw else body, status, headers)
+
+
+def _rendered(body: Any, request: Request) -> Any:
+    """A body in the form of the API that was asked: events where they are streamed, else JSON or text."""
+    if isinstance(body, _Said):
+        reason = "tool_calls" if body.type == "tool_call" else "stop"
+        body = Reply(message=ChatMessage(role="assistant", content=[body]), finish_reason=reason)
+    if isinstance(body, Embeddings):
+        return embeddings_body(body, request.json)
+    if not isinstance(body, Reply):
+        return body
+    asked = as_dict(request.json)
+    model = body.model or str(asked.get("model"))
+    if request.path.partition("?")[0].endswith(RESPONSES):
+        return response_events(body, model=model) if asked.get("stream") else response_body(body, model=model)
+    return chat_events(body, asked, model) if asked.get("stream") else chat_body(body, model=model)
 
 
 def _refusal(status: int, message: str) -> Answer:
     return Answer({"error": {"message": message, "type": "invalid_request_error", "code": None}}, status)
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = False  # stop() waits for them: none outlives its server
-    disable_nagle_algorithm = True
-
-    def __init__(self, port: int, owner: LoopbackServer) -> None:
-        self.owner = owner
-        self.stopping = threading.Event()
-        self.connections: set[socket.socket] = set()
-        super().__init__(("127.0.0.1", port), _Handler)
-
-    def stop(self) -> None:
-        self.stopping.set()
-        self.shutdown()
-        for connection in list(self.connections):  # a client may keep it open, and its thread would wait for more
-            _shut(connection)
-        self.server_close()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1  # a reply goes out in one piece
-
-    def setup(self) -> None:
-        """Begin with a connection."""
-        super().setup()
-        self.loopback.connections.add(self.connection)
-
-    def finish(self) -> None:
-        """Be done with a connection."""
-        self.loopback.connections.discard(self.connection)
-        super().finish()
-
-    @property
-    def loopback(self) -> _Server:
-        """The server, as what it is."""
-        assert isinstance(self.server, _Server)
-        return self.server
-
-    def handle(self) -> None:
-        try:
-            super().handle()
-        except ConnectionError:
-            self.close_connection = True  # the client went away, or stop() did not wait for it
-
-    def do_GET(self) -> None:
-        self._respond()
-
-    def do_POST(self) -> None:
-        self._respond()
-
-    def _respond(self) -> None:
-        body = self.rfile.read(int(self.headers.get("content-length") or 0))
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        text = body.decode("utf-8", "replace")
-        answer = self.loopback.owner.answer(Request(self.command, self.path, headers, parsed(text)))
-        if answer.delay and self.loopback.stopping.wait(answer.delay):
-            self.close_connection = True
-            return
-        content = answer.body if isinstance(answer.body, bytes | str) else json.dumps(answer.body)
-        content = content.encode() if isinstance(content, str) else content
-        self.send_response(answer.status)
-        for name, value in {"content-type": "application/json", **answer.headers}.items():
-            self.send_header(name, value)
-        self.send_header("content-length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content[: len(content) // 2] if answer.cut else content)
-        self.wfile.flush()
-        if answer.cut:
-            self.close_connection = True
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 because the base class names it so
-        """Nothing: who wants to know what came, reads `requests`."""
-
-
-def _shut(connection: socket.socket) -> None:
-    try:
-        connection.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        return  # its client was faster
-
-
-def offline_answer(body: Any) -> Scripted:
-    """What `OfflineModel` says to the JSON of a request."""
-    messages, tools = read_request(body)
-    choice = as_dict(body).get("tool_choice")
-    if not isinstance(choice, str):
-        choice = as_dict(as_dict(choice).get("function")).get("name")
-    return asyncio.run(OfflineModel().chat(messages, tools=tools, tool_choice=choice))
+def offline_answer(body: Any) -> Reply:
+    """What `OfflineModel` says to the JSON of a request for Chat Completions or Responses."""
+    if "input" in as_dict(body):
+        messages, options = read_input(body), responses_options(body)
+    else:
+        messages, options = read_request(body)[0], chat_options(body)
+    model = OfflineModel()
+    # as one would be asked in another process: observers of this one see the client's call, and not this one as well
+    return asyncio.run(model.answer(model.call_of(messages, options)))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

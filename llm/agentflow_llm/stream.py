@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import types
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
+from weakref import ref
 
 from agentflow.clock import current_clock
 
@@ -55,6 +57,7 @@ class ReplyStream:
         self._reader: asyncio.Task[Any] | None = None
         self._stopped = False
         self._left: asyncio.Future[None] | None = None
+        self._ended: asyncio.Future[None] | None = None
         self._reply: Reply | None = None
 
     @property
@@ -75,10 +78,10 @@ class ReplyStream:
 
     async def __anext__(self) -> Delta:
         if self._stopped:
-            await self._items.aclose()
+            await self._end()
             raise self._reason()
         if self._timer is None and self._limit is not None:
-            self._timer = current_clock().call_later(self._limit.seconds, self._expire)
+            self._timer = current_clock().call_later(self._limit.seconds, partial(_expire, ref(self)))
         self._reader = reader = asyncio.current_task()
         cancelling = reader.cancelling() if reader is not None else 0
         try:
@@ -107,7 +110,7 @@ class ReplyStream:
         self._stop_timer()
         self._stop()
         if self._reader is None:
-            await self._items.aclose()
+            await self._end()
             return
         if self._left is None:
             self._left = asyncio.get_running_loop().create_future()
@@ -121,12 +124,24 @@ class ReplyStream:
     ) -> None:
         await self.aclose()
 
+    async def _end(self) -> None:
+        """Close what gives the pieces. Several tasks may want that at once, and a generator is closed by one."""
+        if self._ended is not None:
+            await asyncio.shield(self._ended)
+            return
+        self._ended = asyncio.get_running_loop().create_future()
+        try:
+            await self._items.aclose()
+        finally:
+            self._ended.set_result(None)
+
     def _reason(self) -> BaseException:
         """What a reader is told whom the end surprises."""
         late = None if self._limit is None else self._limit.error
         return late or StopAsyncIteration()
 
-    def _expire(self) -> None:
+    def expire(self) -> None:
+        """Its time is over."""
         assert self._limit is not None
         if not self._stopped:
             self._limit.expire()
@@ -141,6 +156,13 @@ class ReplyStream:
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+
+
+def _expire(stream: ref[ReplyStream]) -> None:
+    # the timer does not hold the stream: it is closed when nobody else does
+    there = stream()
+    if there is not None:
+        there.expire()
 
 
 @types.coroutine

@@ -1,0 +1,253 @@
+"""What all chat models have in common: the options of a call, and answers of a given shape."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from agentflow.testing import record
+from agentflow_llm import (
+    BaseChatModel,
+    ChatCall,
+    ChatMessage,
+    Delta,
+    LLMBadRequestError,
+    LLMOutputError,
+    LLMResponseError,
+    LLMServerError,
+    RefusalPart,
+    Reply,
+    ScriptedModel,
+    TextPart,
+    ToolCallPart,
+    ToolDefinition,
+    Usage,
+)
+from flaky import HELLO, Flaky
+
+SEARCH = ToolDefinition(name="search")
+CALL = ToolCallPart(id="1", name="search", arguments="{}")
+
+
+class City(BaseModel):
+    name: str
+    people: int
+
+
+BERN = '{"name": "Bern", "people": 137000}'
+SCHEMA = {"title": "City", "type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+
+
+class Saying(BaseChatModel):
+    """Answers with one reply after the other, each of which counts one request and ten tokens."""
+
+    def __init__(self, *replies: str | Reply) -> None:
+        super().__init__("saying", "test")
+        self.replies = list(replies)
+        self.asked: list[ChatCall] = []
+
+    async def answer(self, call: ChatCall) -> Reply:
+        self.asked.append(call)
+        said = self.replies.pop(0)
+        if isinstance(said, Reply):
+            return said
+        message = ChatMessage(role="assistant", content=said)
+        return Reply(message=message, usage=Usage(output_tokens=10, http_requests=1), finish_reason="stop")
+
+
+async def ask(model: BaseChatModel, *, streamed: bool, **options: Any) -> Reply:
+    return await (model.stream(HELLO, **options).read() if streamed else model.chat(HELLO, **options))
+
+
+async def test_options_are_told_apart() -> None:
+    model = Saying("Hi")
+    with record() as seen:
+        await model.chat(
+            HELLO,
+            tools=[SEARCH],
+            tool_choice="auto",
+            temperature=0.0,
+            max_tokens=5,
+            stop="END",
+            seed=0,
+            reasoning="low",
+            extra={"user": "u"},
+            timeout=9,
+        )
+    (call,) = model.asked
+    assert call.messages is HELLO
+    assert call.tools == [SEARCH]
+    assert call.extra == {"user": "u"}
+    assert call.parameters == {
+        "tool_choice": "auto",
+        "temperature": 0.0,
+        "max_tokens": 5,
+        "stop": ["END"],
+        "seed": 0,
+        "reasoning": "low",
+    }
+    assert seen.operations[0].subject.parameters == call.parameters
+
+
+async def test_none_is_the_same_as_left_out() -> None:
+    model = Saying("Hi")
+    names = (
+        "tools",
+        "tool_choice",
+        "output",
+        "temperature",
+        "max_tokens",
+        "stop",
+        "seed",
+        "reasoning",
+        "extra",
+        "timeout",
+    )
+    options: Any = dict.fromkeys(names)
+    await model.chat(HELLO, **options)
+    (call,) = model.asked
+    assert (call.parameters, [*call.tools], call.extra, call.output, call.deadline) == ({}, [], {}, None, None)
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("temprature", r"temprature= is no option of a call. Did you mean temperature=\?"),
+        ("max_token", r"Did you mean max_tokens=\?"),
+        ("response_format", r"further fields of the request go into extra=\{...\}"),
+    ],
+)
+async def test_unknown_option_is_refused_with_what_was_meant(option: str, told: str) -> None:
+    options: Any = {option: 1}
+    with pytest.raises(LLMBadRequestError, match=told):
+        await Saying().chat(HELLO, **options)
+    with pytest.raises(LLMBadRequestError, match=told):
+        Saying().stream(HELLO, **options)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_output_is_the_object_that_was_asked_for(*, streamed: bool) -> None:
+    reply = await ask(Saying(f"Here it is:\n```json\n{BERN}\n```"), streamed=streamed, output=City)
+    assert reply.output == City(name="Bern", people=137000)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_output_of_a_schema_is_plain_json(*, streamed: bool) -> None:
+    reply = await ask(Saying(BERN), streamed=streamed, output=SCHEMA)
+    assert reply.output == {"name": "Bern", "people": 137000}
+
+
+async def test_output_that_is_not_valid_is_corrected_once() -> None:
+    model = Saying('{"name": "Bern"}', BERN)
+    with record() as seen:
+        reply = await model.chat(HELLO, output=City)
+    assert reply.output == City(name="Bern", people=137000)
+    assert reply.usage == Usage(output_tokens=20, http_requests=2)
+    assert [message.role for message in model.asked[1].messages] == ["user", "assistant", "user"]
+    assert "people: Field required" in model.asked[1].messages[-1].text
+    (op,) = seen.operations
+    (note,) = seen.notes[op.ref.id]
+    assert (note.name, note.facts["attempt"], type(note.facts["error"])) == ("repair", 1, LLMOutputError)
+    assert op.result is reply
+    assert op.subject.messages is HELLO
+
+
+async def test_output_that_stays_invalid_is_an_error_with_what_was_said() -> None:
+    model = Saying("nothing", "still nothing")
+    with pytest.raises(LLMOutputError, match="no JSON object") as caught:
+        await model.chat(HELLO, output=City)
+    assert caught.value.text == "still nothing"
+    assert caught.value.http_requests == 2
+
+
+async def test_correction_that_fails_counts_all_requests() -> None:
+    class Failing(Saying):
+        async def answer(self, call: ChatCall) -> Reply:
+            if self.asked:
+                error = LLMServerError("down")
+                error.http_requests = 1
+                raise error
+            return await super().answer(call)
+
+    with pytest.raises(LLMServerError) as caught:
+        await Failing("nothing").chat(HELLO, output=City)
+    assert caught.value.http_requests == 2
+
+
+async def test_stream_is_not_repaired() -> None:
+    model = Saying("nothing", BERN)
+    with record() as seen, pytest.raises(LLMOutputError) as caught:
+        await model.stream(HELLO, output=City).read()
+    assert (len(model.asked), caught.value.http_requests) == (1, 1)
+    (op,) = seen.operations
+    assert (op.outcome, op.result.text) == ("error", "nothing")
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_output_that_was_cut_is_not_repaired_and_says_why(*, streamed: bool) -> None:
+    cut = Reply(message=ChatMessage(role="assistant", content='{"name": "Be'), finish_reason="length")
+    model = Saying(cut)
+    with pytest.raises(LLMOutputError, match=r"cut before .* Give it more room with max_tokens=") as caught:
+        await ask(model, streamed=streamed, output=City)
+    assert caught.value.text == '{"name": "Be'
+
+
+@pytest.mark.parametrize("part", [CALL, RefusalPart(text="I would rather not.")])
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_tool_call_or_refusal_is_no_failed_output(part: Any, *, streamed: bool) -> None:
+    said = Reply(message=ChatMessage(role="assistant", content=[TextPart(text="Wait."), part]))
+    reply = await ask(Saying(said), streamed=streamed, output=City, tools=[SEARCH])
+    assert reply.output is None
+    assert reply.message.content[1] == part
+
+
+@pytest.mark.parametrize("output", [City(name="x", people=1), "City", int, {"type": "array"}])
+async def test_output_that_is_no_shape_of_an_object_is_refused(output: Any) -> None:
+    with pytest.raises(LLMBadRequestError):
+        await Saying().chat(HELLO, output=output)
+
+
+def test_output_is_no_part_of_the_reply_s_json() -> None:
+    reply = Reply(message=ChatMessage(role="assistant", content=BERN), output=City(name="Bern", people=1))
+    assert "output" not in reply.model_dump(mode="json")
+
+
+async def test_answer_that_comes_at_once_is_streamed_in_pieces() -> None:
+    model = ScriptedModel([["Let me  look.\n", CALL]])
+    stream = model.stream(HELLO, tools=[SEARCH])
+    pieces = [delta async for delta in stream]
+    assert "".join(piece.text for piece in pieces if piece.type == "text") == "Let me  look.\n"
+    assert len([piece for piece in pieces if piece.type == "text"]) == 3
+    assert (pieces[-1].type, pieces[-1].id, pieces[-1].name, pieces[-1].text) == ("tool_call", "1", "search", "{}")
+    assert stream.reply.tool_calls == [CALL]
+
+
+async def test_stream_that_only_has_a_reply_is_a_stream() -> None:
+    class Mute(Flaky):
+        async def deltas(self, call: ChatCall) -> AsyncGenerator[Delta | Reply]:
+            yield self._reply()
+
+    with record() as seen:
+        stream = Mute().stream(HELLO)
+        assert [delta async for delta in stream] == []
+    assert stream.reply.text
+    assert seen.operations[0].outcome == "ok"
+
+
+@pytest.mark.parametrize("observed", [True, False])
+async def test_stream_that_brings_nothing_has_no_reply(*, observed: bool) -> None:
+    class Empty(Flaky):
+        async def deltas(self, call: ChatCall) -> AsyncGenerator[Delta | Reply]:
+            nothing: Sequence[Delta] = ()
+            for item in nothing:
+                yield item
+
+    with record(None if observed else frozenset()) as seen:
+        stream = Empty().stream(HELLO)
+        assert [delta async for delta in stream] == []
+    assert (seen.open(), len(seen.operations)) == ([], int(observed))
+    with pytest.raises(LLMResponseError, match="has not come to its end"):
+        _ = stream.reply
