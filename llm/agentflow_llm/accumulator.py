@@ -139,6 +139,9 @@ class Accumulator:
             self._choices = self._choices or "choices" in chunk
             return
         self._choices = True
+        if len(choices) == 1 and (only := as_dict(choices[0])).get("index") == 0:  # nearly all are
+            self._choice(chunk, only, deltas)
+            return
         for position, choice in enumerate(map(as_dict, choices)):
             index = choice.get("index")
             number = index if isinstance(index, int) else position

@@ -316,7 +316,8 @@ def call_id() -> str:
 
 def usage_in(body: dict[str, Any], choice: dict[str, Any]) -> Any:
     """The account of the usage in an answer or a chunk: Moonshot has it in the choice, Groq in a field of its own."""
-    return body.get("usage") or choice.get("usage") or as_dict(body.get("x_groq")).get("usage")
+    groq = body.get("x_groq")
+    return body.get("usage") or choice.get("usage") or (as_dict(groq).get("usage") if groq else None)
 
 
 def ignored_choices(body: Any) -> int:
