@@ -9,8 +9,7 @@ import asyncio
 import json
 import sys
 
-from stub import MODEL
-
+MODEL = "gpt-4o"
 ANSWER = "The sum is 5."
 _ENDS = b"\r\n\r\n"
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import openai
 
+from server import MODEL
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -19,7 +21,6 @@ else:
     # What this openai is built on: httpx before its version 3.
     http = importlib.import_module("httpx2" if int(openai.VERSION.split(".")[0]) >= 3 else "httpx")
 
-MODEL = "gpt-4o"
 SYSTEM = "You add numbers."
 QUESTION = "What is 2 + 3?"
 ANSWER = "The sum is 5."

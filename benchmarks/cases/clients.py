@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from measure import Timer
-from server import ANSWER, words
-from stub import MODEL
+from server import ANSWER, MODEL, words
 
 from .case import Case, check
 from .traces import start_tracing

@@ -3,7 +3,7 @@
 from agentflow import Context, Event, StartEvent, StopEvent, Workflow, step
 from agentflow_llm import ChatMessage, OpenAI
 from peers import Said, Streaming, Talking, Text
-from stub import MODEL
+from server import MODEL
 
 TALK = [ChatMessage(role="user", content="Talk.")]
 

@@ -5,7 +5,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_openai import ChatOpenAI
 
 from peers import Said, Streaming, Talking, Text
-from stub import MODEL
+from server import MODEL
 
 
 def client(url: str) -> ChatOpenAI:

@@ -7,7 +7,7 @@ from workflows.events import Event, StartEvent, StopEvent
 
 from peers import Said, Streaming, Talking, Text
 from peers.llamaindex.traces import instrument
-from stub import MODEL
+from server import MODEL
 
 SIZES: dict[str, dict[str, int]] = {"step_stream": {"streams": 1}}
 

@@ -16,7 +16,7 @@ from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
 from peers import Said, Streaming, Talking, Text
-from stub import MODEL
+from server import MODEL
 
 
 def client(url: str) -> OpenAIChatModel:

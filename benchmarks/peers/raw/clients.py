@@ -4,7 +4,7 @@ from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
 from peers import Said, Streaming, Talking, Text
-from stub import MODEL
+from server import MODEL
 
 
 def call(url: str) -> Talking:
