@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 import pytest
 
@@ -203,3 +204,29 @@ def test_processes_that_begin_at_once_make_the_tables_once_and_lose_nothing(tmp_
         process.stdin.close()
     assert [process.wait() for process in processes] == [0, 0, 0]
     assert sorted(Database(file, TABLES).read(names)) == sorted(f"{n} {k}" for n in range(3) for k in range(25))
+
+
+def remove(folder: Path) -> None:
+    for file in folder.glob("a.db*"):
+        file.unlink()
+
+
+async def test_file_that_was_deleted_is_made_anew_and_its_old_holder_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "a.db"
+    old = shared_database(file, TABLES)
+    await old.write(lambda db: db.execute("INSERT INTO item VALUES ('old')"))
+    remove(tmp_path)
+    new = shared_database(file, TABLES)
+    assert new is not old
+    await new.write(lambda db: db.execute("INSERT INTO item VALUES ('new')"))
+    with pytest.raises(StorageError, match=r"a\.db' was deleted or replaced while it was in use"):
+        await old.write(lambda db: db.execute("INSERT INTO item VALUES ('lost')"))
+    assert Database(file, TABLES).read(names) == ["new"]
+
+
+@pytest.mark.parametrize("file", [3, b"a.db", ":memory:"])
+def test_what_is_no_path_is_refused(file: Any) -> None:
+    with pytest.raises(StorageError, match=r"it is the path of a file, or None for memory"):
+        shared_database(file, TABLES)
+    with pytest.raises(StorageError, match=r"it is the path of a file, or None for memory"):
+        Database(file, TABLES)

@@ -6,7 +6,7 @@ import math
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -84,3 +84,9 @@ def test_dimensions_that_are_none_are_refused_and_it_says_what_it_is() -> None:
         HashEmbedder(0)
     assert repr(HashEmbedder(16)) == "HashEmbedder(dimensions=16)"
     assert "not what is meant" in (HashEmbedder.__doc__ or "")
+
+
+@pytest.mark.parametrize("dimensions", ["a", 1.5, True, None])
+def test_what_is_no_number_of_dimensions_is_refused(dimensions: Any) -> None:
+    with pytest.raises(LLMBadRequestError, match="it takes the number of dimensions"):
+        HashEmbedder(dimensions)

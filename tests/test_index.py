@@ -14,6 +14,7 @@ from agentflow_llm.embedding import BaseEmbedder
 from agentflow_llm.errors import LLMServerError
 from agentflow_llm.hash_embedder import HashEmbedder
 from agentflow_llm.index import VectorStoreIndex
+from agentflow_llm.loading import Loaded
 from agentflow_llm.model import Embeddings
 from agentflow_llm.splitting import split
 from agentflow_llm.vector_store import SqliteVectorStore
@@ -187,3 +188,97 @@ def test_what_is_no_document_and_no_number_is_refused_at_once() -> None:
         VectorStoreIndex.from_documents(wrong)
     with pytest.raises(DocumentError, match="top_k=0"):
         VectorStoreIndex().as_retriever(0)
+
+
+@pytest.mark.parametrize("wrong", ["install.md", 7, [7]])
+async def test_ids_to_delete_are_a_list(wrong: Any) -> None:
+    index = VectorStoreIndex.from_documents([Document("A boat.", "i")])
+    with pytest.raises(DocumentError, match="takes a list of ids"):
+        await index.delete(wrong)
+    assert await ids(index, "boat") == ["i:1"]
+
+
+async def test_different_documents_of_one_id_are_refused_together_and_replace_each_other_one_by_one() -> None:
+    index = VectorStoreIndex()
+    two = [KNOT, Document("A boat.", "a", {"source": "one/a"}), Document("A ship.", "a", {"source": "two/a"})]
+    with pytest.raises(
+        DocumentError, match=r"the id 'a': 'A boat\.' from 'one/a' and 'A ship\.' from 'two/a'.*prefix="
+    ):
+        index.add(two)
+    assert await ids(index, "bowline") == []
+    index.add([KNOT, KNOT])
+    for document in two:
+        index.add([document])
+    assert sorted(await ids(index, "boat ship bowline")) == ["a:1", "knot:1"]
+    assert await ids(index, "ship") == ["a:1"]
+
+
+async def test_document_is_cut_anew_where_the_splitter_cuts_otherwise(tmp_path: Path) -> None:
+    document = Document("One is here. Two is here. Three is here.", "a")
+    store = SqliteVectorStore(tmp_path / "a.db")
+
+    async def pieces(**options: Any) -> int:
+        embedder = Counting()
+        index = VectorStoreIndex.from_documents([document], embedder, store, **options)
+        await index.refresh()
+        taken = len(embedder.taken())
+        assert len(await ids(index, "here", similarity_top_k=9)) == (taken or len(store.chunks_now("a")))
+        return taken
+
+    assert await pieces() == 1
+    assert await pieces() == 0
+    assert await pieces(splitter=partial(split, size=26)) == 2
+    assert await pieces(splitter=partial(split, size=26)) == 0
+    assert await pieces(splitter=partial(split, size=14)) == 3
+
+
+@pytest.mark.parametrize("query", ["", "  "])
+async def test_query_without_words_is_not_embedded(query: str) -> None:
+    embedder = Counting()
+    index = VectorStoreIndex.from_documents([BOAT], embedder)
+    assert await ids(index, query) == []
+    assert embedder.taken() == [BOAT.text]
+
+
+async def test_query_that_is_no_text_is_refused() -> None:
+    nothing: Any = None
+    with pytest.raises(DocumentError, match=r"aretrieve\(None\): the query is a string"):
+        await VectorStoreIndex().as_retriever().aretrieve(nothing)
+
+
+@pytest.mark.parametrize(
+    ("documents", "said"),
+    [
+        (Loaded([BOAT], {}), r"Write load\(\.\.\.\)\.documents\."),
+        (BOAT, r"Write \[Document\(text="),
+        ("text", r"'text' is no list of documents"),
+        (None, r"None is no list of documents"),
+        (["x" * 10_000], r"is no Document\. Write Document\(text="),
+    ],
+)
+def test_what_is_no_list_of_documents_is_refused_in_short(documents: Any, said: str) -> None:
+    with pytest.raises(DocumentError, match=said) as caught:
+        VectorStoreIndex.from_documents(documents)
+    assert len(str(caught.value)) < 1_000
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"embedder": SqliteVectorStore()}, r"embedder=.*has no embed\(texts\)\. Write store="),
+        ({"embedder": HashEmbedder}, r"Write embedder=HashEmbedder\(\)"),
+        ({"embedder": "ada"}, r"embedder='ada'"),
+        ({"store": "a.db"}, r"store='a\.db'\): it is no store\. Write store=SqliteVectorStore\("),
+        ({"store": SqliteVectorStore}, r"it is no store"),
+        ({"splitter": 500}, r"splitter=500\): it is a function"),
+    ],
+)
+def test_wrong_parts_are_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(DocumentError, match=said):
+        VectorStoreIndex(**settings)
+
+
+def test_wrong_filter_is_refused_where_it_is_given() -> None:
+    wrong: Any = "source"
+    with pytest.raises(DocumentError, match=r"where='source': it is a dict"):
+        VectorStoreIndex().as_retriever(where=wrong)

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from agentflow.clock import use_clock
 from agentflow.observe import Kind, operation
 from agentflow.retry import Retry
+from agentflow.testing import FakeClock
 from agentflow_llm.cache import Cached
 from agentflow_llm.chat import BaseChatModel
 from agentflow_llm.documents import Chunk, VectorStore
@@ -248,10 +250,9 @@ class SameAgain(Right):
 
 
 class Grasping(Right):
-    async def answer(self, call: ChatCall) -> Reply:
-        reply = await super().answer(call)
-        if isinstance(call.messages, list):
-            call.messages.append(reply.message)
+    async def chat(self, messages: Any, **options: Any) -> Reply:
+        reply = await super().chat(messages, **options)
+        messages.append(reply.message)
         return reply
 
 
@@ -358,6 +359,22 @@ async def test_each_check_of_models_finds_its_defect(kind: type[Right], check: s
     first, *lines = str(caught.value).splitlines()
     assert first.startswith(f"{kind.__name__}('right') fails {len(lines)} of 15 checks:")
     assert any(line.startswith(f"- {check}: ") and told in line for line in lines), str(caught.value)
+
+
+class Unhurried(Right):
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__()
+        self.clock = clock
+
+    async def chat(self, messages: Any, **options: Any) -> Reply:
+        if options.pop("timeout", None):
+            await self.clock.advance(5)
+        return await super().chat(messages, **options)
+
+
+async def test_model_that_takes_no_notice_of_a_limit_on_time_is_found() -> None:
+    with use_clock(FakeClock()) as clock, pytest.raises(AssertionError, match=r"errors: With timeout=.* after 5\.0 s"):
+        await check_chat_model(Unhurried(clock))
 
 
 class Raw(Right):
@@ -571,40 +588,36 @@ class RightMemory(Memory):
     def __init__(self) -> None:
         self.messages: list[ChatMessage] = []
 
-    async def aput(self, *messages: ChatMessage) -> None:
-        with operation(Kind.MEMORY, "put"):
-            self.messages.extend(messages)
+    async def put(self, messages: Sequence[ChatMessage]) -> None:
+        self.messages.extend(messages)
 
-    async def aget(self, query: str = "") -> list[ChatMessage]:
-        with operation(Kind.MEMORY, "get"):
-            return list(self.messages)
+    async def get(self, query: str) -> list[ChatMessage]:
+        return list(self.messages)
 
-    async def aclear(self) -> None:
+    async def clear(self) -> None:
         self.messages.clear()
 
 
 class Shuffled(RightMemory):
-    async def aget(self, query: str = "") -> list[ChatMessage]:
-        return (await super().aget())[::-1]
+    async def get(self, query: str) -> list[ChatMessage]:
+        return self.messages[::-1]
 
 
 class Shared(RightMemory):
-    async def aget(self, query: str = "") -> list[ChatMessage]:
-        await super().aget()
+    async def get(self, query: str) -> list[ChatMessage]:
         return self.messages
 
 
 class Torn(RightMemory):
-    async def aget(self, query: str = "") -> list[ChatMessage]:
-        return [message for message in await super().aget() if message.role != "tool"]
+    async def get(self, query: str) -> list[ChatMessage]:
+        return [message for message in self.messages if message.role != "tool"]
 
 
 class Interleaved(RightMemory):
-    async def aput(self, *messages: ChatMessage) -> None:
-        with operation(Kind.MEMORY, "put"):
-            for message in messages:
-                self.messages.append(message)
-                await asyncio.sleep(0)
+    async def put(self, messages: Sequence[ChatMessage]) -> None:
+        for message in messages:
+            self.messages.append(message)
+            await asyncio.sleep(0)
 
 
 class UnseenMemory(RightMemory):
@@ -613,7 +626,7 @@ class UnseenMemory(RightMemory):
 
 
 class Remembering(RightMemory):
-    async def aclear(self) -> None:
+    async def clear(self) -> None:
         pass
 
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,12 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentflow_llm.documents import DocumentError
+from agentflow_llm.errors import StorageError
 from agentflow_llm.html_text import title_and_text
 from agentflow_llm.loading import load
 from agentflow_llm.splitting import split
+from agentflow_llm.vector_store import SqliteVectorStore
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Generator
 
 PAGE = """<!doctype html><html><head><meta charset="utf-8"><title>All
 about boats</title><style>p { color: red }</style></head><body>
@@ -224,3 +231,80 @@ def test_progress_is_shown_nowhere_else(
     assert len(load(folder).documents) == 5
     (tmp_path / "empty").mkdir()
     assert load(tmp_path / "empty") == ([], {})
+
+
+@contextmanager
+def as_somebody(folder: str) -> Generator[None]:
+    """Without the rights of root, who may look everywhere; the folder is that somebody's."""
+    if os.geteuid():
+        yield
+        return
+    nobody = 65534
+    os.chown(folder, nobody, nobody)
+    os.seteuid(nobody)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_folder_that_may_not_be_looked_into_is_left_out_and_named() -> None:
+    with TemporaryDirectory() as top, as_somebody(top):
+        closed = Path(top, "closed")
+        closed.mkdir()
+        Path(top, "a.md").write_text("A boat floats.\n")
+        closed.chmod(0)
+        try:
+            loaded = load(top)
+            assert [document.id for document in loaded.documents] == ["a.md"]
+            assert loaded.skipped == {"closed": "Permission denied"}
+            with pytest.raises(DocumentError, match="does not exist"):
+                load(closed / "b.md")
+            with pytest.raises(StorageError, match=r"unable to open.*get leave to look into it"):
+                SqliteVectorStore(closed / "inner" / "a.db")
+        finally:
+            closed.chmod(0o700)
+
+
+def test_documents_of_several_folders_are_told_apart_by_a_prefix(folder: Path) -> None:
+    [document] = load(folder / "guide", prefix="guide/").documents
+    assert (document.id, document.metadata) == ("guide/knots.rst", {"source": "guide/knots.rst"})
+
+
+def test_what_has_no_text_is_named(folder: Path) -> None:
+    (folder / "empty.md").write_text("\n")
+    (folder / "hidden.html").write_text("<title>Nothing</title><script>1</script>")
+    assert load(folder).skipped == {"empty.md": "no text in it", "hidden.html": "no text in it"}
+    assert load(folder / "empty.md") == ([], {"empty.md": "no text in it"})
+
+
+def test_single_file_that_cannot_be_read_is_left_out(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.md")
+    (folder / "large.txt").write_text("x" * 2_000_001)
+    assert load(folder / "pipe.md") == ([], {"pipe.md": "no plain file"})
+    assert load(folder / "large.txt") == ([], {"large.txt": "larger than 2,000,000 bytes"})
+
+
+def test_broken_pdf_is_told_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (folder / "paper.pdf").write_bytes(re.sub(rb"(?<=startxref\n)\d+", b"7", pdf("First page.")))
+    before = logging.getLogger("pypdf").level
+    assert [document.text for document in load(folder / "paper.pdf").documents] == ["First page."]
+    assert [record for record in caplog.records if record.name.startswith("pypdf")] == []
+    assert logging.getLogger("pypdf").level == before
+
+
+@pytest.mark.parametrize(
+    ("begin", "again", "end"),
+    [("<tr>", "<td>x", ""), ("", "<svg>", "</p>"), ("<math>", "<svg>", "</svg>"), ("<title>", "a<b ", "")],
+)
+def test_work_on_a_page_grows_as_the_page_does(begin: str, again: str, end: str) -> None:
+    def work(many: int) -> float:
+        page = begin + again * many + end * many
+        took: list[float] = []
+        for _ in range(3):
+            before = time.process_time()
+            title_and_text(page)
+            took.append(time.process_time() - before)
+        return min(took)
+
+    assert work(20_000) < 12 * work(5_000)  # sixteen times where each part of it is looked at for each other

@@ -259,3 +259,77 @@ async def test_operations_tell_what_is_done(file: Path | None) -> None:
     assert [op.subject.query for op in operations] == ["", "cat", "cat", ""]
     assert operations[2].result == got
     assert not recorder.open()
+
+
+class Wide(Meaning):
+    """Another embedder, with longer vectors, which says how often it is asked."""
+
+    def __init__(self, model: str = "wide") -> None:
+        super().__init__()
+        self.model = model
+        self.texts: list[str] = []
+
+    async def answer(self, call: EmbeddingsCall) -> Embeddings:
+        self.texts += call.texts
+        return Embeddings([[float("cat" in text or "pet" in text), 0.5, 0.5, 0.5] for text in call.texts])
+
+
+async def test_facts_of_another_embedder_or_of_none_are_embedded_anew_once(tmp_path: Path) -> None:
+    file = tmp_path / "memory.db"
+    await LongTermMemory(session="s", file=file).remember("Mia is the cat of the user.")
+    first = LongTermMemory(session="s", file=file, embedder=Meaning(), top_k=1)
+    assert [passage.text for passage in await first.recall("any pet?")] == ["Mia is the cat of the user."]
+    await first.remember("The user lives in Paris.")
+
+    wide = Wide()
+    second = LongTermMemory(session="s", file=file, embedder=wide, top_k=1)
+    assert [passage.text for passage in await second.recall("any pet?")] == ["Mia is the cat of the user."]
+    assert sorted(wide.texts[:-1]) == ["Mia is the cat of the user.", "The user lives in Paris."]
+    wide.texts.clear()
+    await second.remember("The user has a dog.")
+    assert [passage.text for passage in await second.recall("any pet?")] == ["Mia is the cat of the user."]
+    assert wide.texts == ["The user has a dog.", "any pet?"]
+
+    assert len(await first.recall("any pet?")) == 1, "the first one goes on with its own"
+    same_length = Wide("other")
+    await LongTermMemory(session="s", file=file, embedder=same_length).recall("cat")
+    assert len(same_length.texts) == 4
+
+
+async def test_failing_embedder_leaves_the_facts_of_the_one_before(tmp_path: Path) -> None:
+    file = tmp_path / "memory.db"
+    await LongTermMemory(session="s", file=file, embedder=Meaning()).remember("The user has a cat.")
+    renamed = Meaning(LLMServerError("busy"))
+    renamed.model = "renamed"
+    memory = LongTermMemory(session="s", file=file, embedder=renamed)
+    assert (await memory.aget("cat"))[-1].text.endswith("The user has a cat.")
+    assert len(await memory.recall("pet")) == 1
+
+
+async def test_fact_that_is_forgotten_while_all_are_embedded_anew_stays_forgotten(tmp_path: Path) -> None:
+    file = tmp_path / "memory.db"
+    plain = LongTermMemory(session="s", file=file)
+    cat, dog = await plain.remember("The user has a cat."), await plain.remember("The user has a dog.")
+
+    class Forgetting(Meaning):
+        async def answer(self, call: EmbeddingsCall) -> Embeddings:
+            await plain.forget(cat)
+            return await super().answer(call)
+
+    memory = LongTermMemory(session="s", file=file, embedder=Forgetting())
+    assert [passage.id for passage in await memory.recall("pet")] == [dog]
+
+
+async def test_short_fact_has_room_where_a_longer_one_before_it_had_none() -> None:
+    memory = LongTermMemory(token_limit=400, counter=Letters())
+    await memory.remember("cat cat cat cat " + "x" * 100)
+    await memory.remember("The user has a cat.")
+    assert (await memory.aget("cat"))[-1].text == f"{INTRODUCTION}\n- The user has a cat."
+
+
+async def test_query_that_is_no_text_is_refused() -> None:
+    nothing: Any = None
+    with pytest.raises(MemoryInputError, match=r"aget\(None\): a query is a string"):
+        await LongTermMemory().aget(nothing)
+    with pytest.raises(MemoryInputError, match=r"recall\(None\): a query is a string"):
+        await LongTermMemory().recall(nothing)

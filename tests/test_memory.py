@@ -253,7 +253,7 @@ async def test_from_defaults_is_the_memory_of_the_documents(capsys: pytest.Captu
 
 async def test_cancelled_put_keeps_all_or_nothing(tmp_path: Path) -> None:
     memory = ChatMemory(file=tmp_path / "memory.db")
-    for n in range(30):
+    for n in range(300):
         task = asyncio.create_task(memory.aput(say(f"{n}a"), say(f"{n}b")))
         for _ in range(n % 4):
             await asyncio.sleep(0)
@@ -263,6 +263,42 @@ async def test_cancelled_put_keeps_all_or_nothing(tmp_path: Path) -> None:
     texts = [message.text for message in await memory.aget()]
     assert_together(texts, len(texts) // 2)
     assert texts[-2:] == ["lasta", "lastb"]
+    numbers = [int(text[:-1]) for text in texts[:-2:2]]
+    assert numbers == sorted(numbers), "one that was cancelled came after a later one"
+
+
+async def test_put_that_was_cancelled_while_it_waits_for_the_file_is_before_a_later_one(tmp_path: Path) -> None:
+    file = tmp_path / "memory.db"
+    memory = ChatMemory(file=file)
+    other = sqlite3.connect(file, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    tasks: list[asyncio.Task[None]] = []
+    for n in range(8):
+        tasks.append(asyncio.create_task(memory.aput(say(str(n)))))
+        await asyncio.sleep(0)
+        tasks[-1].cancel()
+    last = asyncio.create_task(memory.aput(say("last")))
+    cleared = asyncio.create_task(memory.aclear())
+    behind = asyncio.create_task(memory.aput(say("behind")))
+    await asyncio.sleep(0)
+    other.execute("COMMIT")
+    other.close()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.gather(last, cleared, behind)
+    assert [message.text for message in await memory.aget()] == ["behind"]
+
+
+async def test_query_that_is_no_text_is_refused() -> None:
+    nothing: Any = None
+    with pytest.raises(MemoryInputError, match=r"aget\(None\): a query is a string"):
+        await ChatMemory().aget(nothing)
+
+
+def test_file_that_is_no_path_is_refused() -> None:
+    number: Any = 3
+    for file in (number, ":memory:"):
+        with pytest.raises(StorageError, match="None for memory"):
+            ChatMemory(file=file)
 
 
 WRITER = """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -15,7 +15,7 @@ from agentflow_llm.errors import LLMServerError
 from agentflow_llm.messages import ChatMessage, RefusalPart, Reply
 from agentflow_llm.model import Reranker
 from agentflow_llm.records import Passage
-from agentflow_llm.rerank import BaseReranker, ModelReranker
+from agentflow_llm.rerank import PROMPT, BaseReranker, ModelReranker
 from agentflow_llm.scripted import ScriptedModel
 
 if TYPE_CHECKING:
@@ -115,3 +115,18 @@ async def test_reranker_of_ones_own_says_only_how_to_order() -> None:
         assert ids(await Backwards("backwards").rerank("q", PASSAGES, top_k=2)) == ["c", "b"]
     assert seen.tree() == "rerank backwards"
     assert repr(Backwards("backwards")) == "Backwards('backwards')"
+
+
+async def test_braces_in_a_query_are_no_fields() -> None:
+    with ScriptedModel(['{"order": [1, 2, 3]}']) as model:
+        await ModelReranker(model).rerank("what is {passages}?", PASSAGES)
+    assert "Question: what is {passages}?\n" in model.calls[0].messages[0].text
+
+
+def test_wrong_settings_are_refused_and_prompts_are_shown() -> None:
+    name: Any = "gpt"
+    with pytest.raises(DocumentError, match=r"ModelReranker\('gpt'\): it is no model"):
+        ModelReranker(name)
+    with pytest.raises(DocumentError, match=r"it lacks \{query\} and \{passages\}"):
+        ModelReranker(ScriptedModel([]), prompt="Order!")
+    assert ModelReranker(ScriptedModel([])).prompts() == {"rerank": PROMPT}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from agentflow import AgentflowError
 from agentflow.testing import record
 from agentflow_agents import DocumentIndex, DocumentsError, FunctionAgent, Tool, Toolbox, ToolError
-from agentflow_llm import OfflineModel
+from agentflow_llm import Document, OfflineModel, SqliteVectorStore, VectorStoreIndex
 
 ROOT = Path(__file__).parents[1]
 
@@ -190,7 +190,7 @@ def test_document_that_cannot_be_read_any_more_or_is_empty_is_forgotten(folder: 
     (folder / "guide" / "notes.txt").write_text("\n")
     index.refresh()
     assert index.documents == ["guide/knots.rst"]
-    assert index.skipped == {"README.md": "no text"}
+    assert index.skipped == {"README.md": "no text", "guide/notes.txt": "no text in it"}
 
 
 def test_index_is_refreshed(folder: Path) -> None:
@@ -300,3 +300,17 @@ def test_log_line_names_what_was_left_out_and_why(folder: Path, caplog: pytest.L
     DocumentIndex(folder)
     [line] = caplog.messages
     assert line == "left out of the search index of 'docs': a.md (no text); b.md (no text); c.md (no text); and 2 more"
+
+
+async def test_one_file_keeps_the_indexes_of_several_folders_and_the_documents_of_others(tmp_path: Path) -> None:
+    file = tmp_path / "all.db"
+    for name, text in (("one", "A boat floats.\n"), ("two", "A boat sinks.\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.md").write_text(text)
+    mine = VectorStoreIndex.from_documents([Document("A boat is for sale.", "advert")], store=SqliteVectorStore(file))
+    await mine.refresh()
+    one, two = DocumentIndex(tmp_path / "one", file=file), DocumentIndex(tmp_path / "two", file=file)
+    one.refresh()
+    assert [found.text for found in one.search("boat")] == ["A boat floats."]
+    assert [found.text for found in two.search("boat")] == ["A boat sinks."]
+    assert [found.text for found in await mine.as_retriever().aretrieve("boat")] == ["A boat is for sale."]

@@ -146,12 +146,13 @@ def test_overlapping_pieces_hold_everything_in_order_and_begin_with_the_end_of_t
 ) -> None:
     # each letter is another one, so that it is seen where a piece begins
     text = "".join(chr(0x4E00 + at) if char.isalpha() else char for at, char in enumerate(pattern))
-    text = re.sub(r"[.!](?=[.!])|(?<=\s)[.!]|^[.!]", "", text)
+    text = re.sub(r"(?<![\u4e00-\u9fff])[.!]", "", text)  # a mark stands behind a letter, so none is like its neighbour
     overlap = min(overlap, size // 2)
     bare = ["".join(piece.text.split()) for piece in split(text, size=size, overlap=overlap)]
     everything, at = "".join(text.split()), 0
     for piece in bare:
-        start = next(start for start in range(max(at - overlap, 0), at + 1) if everything.startswith(piece, start))
+        # a piece that is a mark alone is the one that stands there, not an equal one before it
+        start = next(start for start in range(at, max(at - overlap, 0) - 1, -1) if everything.startswith(piece, start))
         at = start + len(piece)
     assert at == len(everything)
 

@@ -544,3 +544,13 @@ def test_what_else_happened_to_a_call_is_told_below_it() -> None:
         "└─ chat m  1.0 ms",
         *[line.replace("│  ", "      ") for line in told],
     ]
+
+
+def test_what_somebody_else_has_written_stands_as_it_is() -> None:
+    printed = Printed()
+    run = printed.span("invoke_workflow W", 0, 12, error="ValueError: 2 x 3 <- 6", agentflow__outcome="error")
+    printed.span("execute_tool multiply", 1, 1, inside=run, gen_ai__tool__call__arguments="2 x 3 <- 6")
+    assert printed.show() == [
+        "invoke_workflow W  12.0 ms  error: ValueError: 2 x 3 <- 6",
+        "└─ execute_tool multiply  1.0 ms  2 x 3 <- 6",
+    ]

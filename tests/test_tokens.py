@@ -268,3 +268,14 @@ def test_counts_with_the_tokenizer_of_the_model(monkeypatch: pytest.MonkeyPatch)
     assert counter.count([picture]) > fewer + 500
     assert counter.count([say("one"), say("one")]) == 2 * fewer
     assert repr(counter) == "TiktokenCounter('some-model')"
+
+
+def test_size_of_content_that_is_gone_is_not_that_of_another() -> None:
+    estimator = TokenEstimator()
+    message = ChatMessage(role="user", content="")
+    counted: list[int] = []
+    for length in range(0, 4_000, 40):  # the new content may lie where the old one lay
+        message = message.model_copy(update={"content": (), "id": "same"})
+        message = message.model_copy(update={"content": (TextPart(text="x" * length),)})
+        counted.append(estimator.count([message]))
+    assert counted == sorted(set(counted))

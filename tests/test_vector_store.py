@@ -405,3 +405,106 @@ def test_document_has_an_id_and_a_version_of_its_content() -> None:
 def test_what_is_no_document_and_no_chunk_is_refused_when_it_is_made(kind: Any, arguments: Any, problem: str) -> None:
     with pytest.raises(AgentflowError, match=problem):
         kind(*arguments)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"metadata": {"a": object()}},
+        {"metadata": {"a": math.nan}},
+        {"metadata": ["a"]},
+        {"metadata": None},
+        {"id": 7},
+        {"id": None},
+        {"version": 7},
+        {"markup": "html"},
+    ],
+)
+def test_document_that_could_not_be_kept_is_refused_when_it_is_made(settings: dict[str, Any]) -> None:
+    with pytest.raises(DocumentError):
+        Document("A boat.", **settings)
+
+
+POINTED = "\u05e9\u05c1\u05b8\u05dc\u05d5\u05b9\u05dd"
+HINDI = "\u0939\u093f\u0928\u094d\u0926\u0940"
+
+
+@pytest.mark.parametrize(
+    ("text", "queries"),
+    [
+        ("Un r\u00e9sum\u00e9 court.", ["re\u0301sume\u0301", "r\u00e9sum\u00e9", "resume"]),
+        ("Un re\u0301sume\u0301 court.", ["re\u0301sume\u0301", "r\u00e9sum\u00e9", "resume"]),
+        ("\u1112\u1161\u11ab\u1100\u1173\u11af", ["\ud55c\uae00"]),
+        (POINTED, [POINTED, "\u05e9\u05dc\u05d5\u05dd"]),
+        (f"{HINDI} \u092d\u093e\u0937\u093e", [HINDI]),
+        (
+            "\u6771\u4eac\u90fd\u306b\u4f4f\u3093\u3067\u3044\u308b",
+            ["\u6771\u4eac", "\u4eac\u90fd", "\u6771", "\u308b", "Tokyo\u306f\u6771\u4eac\u3067\u3059"],
+        ),
+        ("SQLite\u306e\u4f7f\u3044\u65b9", ["sqlite", "\u4f7f\u3044\u65b9"]),
+    ],
+)
+async def test_words_of_any_script_are_found_and_the_text_stays_as_it_was(text: str, queries: list[str]) -> None:
+    store = SqliteVectorStore()
+    await store.add("a", [Chunk("a", text)])
+    await store.add("b", [Chunk("b", "other words \u05d3\u05d1\u05e8 \u5927\u962a \u0939\u093e\u0925")])
+    for query in queries:
+        assert [passage.text for passage in await store.search(query)] == [text], query
+    assert store.chunks_now("a")[0].text == text
+
+
+async def test_signs_that_stand_apart_are_no_word() -> None:
+    store = SqliteVectorStore()
+    await store.add("a", [Chunk("a", "\u6771\u897f\u4eac")])
+    assert await store.search("\u6771\u4eac") == []
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"year": math.nan},
+        {"year": math.inf},
+        {"year": [2020, -math.inf]},
+        {"year": 10**30},
+        {"year": None},
+        {"year": {"a": 1}},
+        {1: "a"},
+        ["year"],
+        [],
+        "year",
+        {f"k{n}": "a" for n in range(3_000)},
+    ],
+)
+async def test_odd_filters_are_refused(store: SqliteVectorStore, where: Any) -> None:
+    with pytest.raises(DocumentError, match="where="):
+        await store.search("boat", where=where)
+
+
+async def test_many_filters_at_once_are_taken(store: SqliteVectorStore) -> None:
+    assert await store.search("boat", where={f"k{n}": "a" for n in range(100)}) == []
+
+
+async def test_metadata_that_are_a_list_say_each_of_their_values() -> None:
+    store = SqliteVectorStore()
+    await store.add("a", [Chunk("a", "boat", metadata={"tags": ["sea", 7, True]})])
+    await store.add("b", [Chunk("b", "boat", metadata={"tags": "sea"})])
+    await store.add("c", [Chunk("c", "boat", metadata={"tags": {"of": "sea"}})])
+    assert ids(await store.search("boat", where={"tags": "sea"})) == ["a", "b"]
+    assert ids(await store.search("boat", where={"tags": [7, "river"]})) == ["a"]
+    assert await store.search("boat", where={"tags": "se"}) == []
+
+
+@pytest.mark.parametrize("settings", [{"collection": 7}, {"dimensions": "a"}, {"dimensions": 1.5}])
+def test_wrong_settings_of_a_store_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(DocumentError, match=r"SqliteVectorStore\("):
+        SqliteVectorStore(**settings)
+
+
+def test_vectors_of_another_embedder_take_the_place_of_all(store: SqliteVectorStore) -> None:
+    assert ids(store.search_now("", vector=[0.0, 1.0, 0.0], top_k=1)) == ["boats.md:2"]
+    store.renew_now(
+        {"knots.md": Chunk("knots.md:1", "It slips.", [1.0, 0.0]), "gone": Chunk("g", "g", [1.0, 0.0])}, "2"
+    )
+    assert store.versions_now() == {"boats.md": "", "knots.md": "2"}
+    assert ids(store.search_now("", vector=[1.0, 1.0])) == ["knots.md:1"]
+    assert ids(store.search_now("boat")) == ["boats.md:1"]

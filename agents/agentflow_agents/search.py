@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +16,7 @@ from agentflow_llm.errors import StorageError
 from agentflow_llm.loading import TEXTS, files_in, listed, read, readable
 from agentflow_llm.loose import well_formed
 from agentflow_llm.records import Passage, RetrievalCall
-from agentflow_llm.splitting import split
+from agentflow_llm.splitting import VERSION, split
 from agentflow_llm.vector_store import SqliteVectorStore, checked_top_k
 
 from .errors import DocumentsError, ToolError
@@ -46,14 +47,16 @@ class DocumentIndex:
 
     def __init__(self, folder: str | Path, *, file: str | Path | None = None, name: str | None = None) -> None:
         self.folder = Path(folder).expanduser().resolve()
-        if not self.folder.is_dir():
-            what = "is no folder" if self.folder.exists() else "does not exist"
+        if not os.path.isdir(self.folder):  # noqa: PTH112 because a method of Path raises where it may not look
+            there = os.path.exists(self.folder)  # noqa: PTH110 as above, because it raises
+            what = "is no folder" if there else "does not exist"
             raise DocumentsError(f"{str(folder)!r} {what}. Give the folder that holds the documents.")
         self.name = name or readable(self.folder.name) or "documents"
         self.skipped: dict[str, str] = {}
         """By document or folder, why it was left out."""
         try:
-            self._store = SqliteVectorStore(file)
+            # others may keep theirs in the same file
+            self._store = SqliteVectorStore(file, collection=f"files of {readable(str(self.folder))}")
         except StorageError as error:
             raise DocumentsError(f"the index cannot be kept in {str(file)!r}: {error}") from error
         self.refresh()
@@ -89,7 +92,7 @@ class DocumentIndex:
         known = self._store.versions_now()
         self._store.delete_now(known.keys() - there.keys())
         for file in there.values():
-            stamp = f"{_VERSION}:{file.stamp}"
+            stamp = f"{_VERSION}.{VERSION}:{file.stamp}"
             if known.get(file.name) != stamp:
                 try:
                     self._read(file, stamp)

@@ -43,7 +43,20 @@ _LINES = {
 class Row:
     """What the tree shows of one span: made when the span ends, so that the span can go."""
 
-    __slots__ = ("caused", "details", "end", "id", "label", "notes", "outcome", "parent", "problem", "start", "sure")
+    __slots__ = (
+        "caused",
+        "details",
+        "end",
+        "id",
+        "label",
+        "notes",
+        "outcome",
+        "parent",
+        "problem",
+        "said",
+        "start",
+        "sure",
+    )
 
     def __init__(self, span: ReadableSpan) -> None:
         context, given = span.context, span.attributes or {}
@@ -62,6 +75,12 @@ class Row:
         if names.STEP in given:  # a step's retry is told with its problem
             self.notes = []
         self.details = [detail for detail in _details(span, given) if detail]
+        self.said = [
+            _one_line(str(given[key]))
+            for key in (names.TOOL_ARGUMENTS, names.QUERY, names.RERANK_QUERY)
+            if key in given
+        ]
+        """What somebody else has written, to be shown as it stands."""
         self.sure = bool(self.problem or self.notes)
         """Is it never folded?"""
 
@@ -111,9 +130,6 @@ def _details(span: ReadableSpan, given: Mapping[str, Any]) -> Iterable[str]:
     yield from _found(given)
     if names.STREAMED in given:
         yield f"{_many(given[names.STREAMED], 'event')} streamed"
-    for key in (names.TOOL_ARGUMENTS, names.QUERY, names.RERANK_QUERY):
-        if key in given:
-            yield _one_line(str(given[key]))
 
 
 def _causes(given: Mapping[str, Any]) -> str:
@@ -256,7 +272,8 @@ class Tree:
         problem = row.problem
         if any(child.problem == problem for child in children):  # it is told in full where it came up
             problem = ": ".join(problem.split(": ")[:2])
-        self._lines.append((f"{before}{row.label}", took, "  ".join(row.details), problem, row.outcome))
+        details = "  ".join([*map(self._arrows, row.details), *row.said])
+        self._lines.append((f"{before}{row.label}", took, details, problem, row.outcome))
         bar = self._bar if children else "   "
         for title, text in row.notes:
             self._lines.append((f"{below}{bar}{title}", "", "", text, "retried"))
@@ -318,7 +335,7 @@ class Tree:
         label = first if len(first) <= wide else f"{first[: wide - len(self._more)]}{self._more}"
         text = f"{label:<{wide}}  {took:>10}"
         room = self._width - len(text) - 2
-        said = [part for part in (self._arrows(problem), self._arrows(details)) if part]
+        said = [part for part in (problem, details) if part]
         shown = "  ".join(said)
         if len(shown) > room:
             shown = f"{shown[: max(0, room - len(self._more))]}{self._more}"

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from agentflow.errors import shown
-
-from .documents import DocumentError
+from .documents import metadata_as_json, options_of
 from .loose import well_formed
+from .terms import indexed, is_sign
 
 if TYPE_CHECKING:
     import sqlite3
@@ -23,13 +22,17 @@ TABLES = """
     CREATE TABLE chunk_document (
         collection INTEGER NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL, PRIMARY KEY (collection, name)
     ) WITHOUT ROWID;
-    CREATE TABLE chunk (id INTEGER PRIMARY KEY, document TEXT NOT NULL, name TEXT NOT NULL, metadata TEXT NOT NULL);
+    CREATE TABLE chunk (
+        id INTEGER PRIMARY KEY, document TEXT NOT NULL, name TEXT NOT NULL, metadata TEXT NOT NULL, text TEXT);
     CREATE INDEX chunk_by_document ON chunk (document);
     CREATE TABLE chunk_vector (id INTEGER PRIMARY KEY, data BLOB NOT NULL);
     CREATE VIRTUAL TABLE chunk_words USING fts5(
-        title, heading, text, tokenize = 'porter unicode61 remove_diacritics 2');
+        title, heading, text,
+        tokenize = "porter unicode61 remove_diacritics 2 categories 'L* N* Co Mn Mc'");
     INSERT INTO chunk_words (chunk_words, rank) VALUES ('rank', 'bm25(1.0, 2.0, 1.0)');
 """
+VERSION = 2
+"""Of these tables. The text of a chunk stands in `chunk` only where it is indexed as another one."""
 _ROOM = 1 << 40
 """Ids that each collection has for its chunks, so that they lie side by side in all tables.
 
@@ -42,15 +45,20 @@ _FORGET = [
 ]
 _OF_DOCUMENT = "document = :document AND id BETWEEN :first AND :last"
 _ROWS = """
-    SELECT chunk.id, name, text, metadata FROM json_each(:ids) AS wanted
+    SELECT chunk.id, name, coalesce(chunk.text, words.text), metadata FROM json_each(:ids) AS wanted
     JOIN chunk ON chunk.id = wanted.value JOIN chunk_words AS words ON words.rowid = chunk.id
 """
 _CHUNKS = """
-    SELECT name, text, metadata FROM chunk JOIN chunk_words AS words ON words.rowid = chunk.id
+    SELECT name, coalesce(chunk.text, words.text), metadata
+    FROM chunk JOIN chunk_words AS words ON words.rowid = chunk.id
     WHERE document = :document AND chunk.id BETWEEN :first AND :last ORDER BY chunk.id
 """
 _MATCHING = "SELECT id FROM chunk WHERE id BETWEEN :first AND :last AND {condition}"
-_TERM = "json_extract(metadata, :key{number}) IN (SELECT value FROM json_each(:options{number}))"
+_TERM = """(
+    json_extract(metadata, :key{number}) IN (SELECT value FROM json_each(:options{number}))
+    OR json_type(metadata, :key{number}) = 'array' AND EXISTS (
+        SELECT 1 FROM json_each(metadata, :key{number}) AS had
+        WHERE had.atom IN (SELECT value FROM json_each(:options{number}))))"""
 _RANKED = """
     SELECT rowid, -rank FROM chunk_words WHERE chunk_words MATCH :query AND rowid BETWEEN :first AND :last
     AND {among} ORDER BY rank LIMIT :most
@@ -73,25 +81,22 @@ class Written(NamedTuple):
     title: str
     heading: str
     text: str
+    indexed: str
     metadata: str
     vector: bytes | None
 
 
 def written(chunk: Chunk, vector: bytes | None) -> Written:
     """A chunk to be written. Raises `DocumentError` where JSON cannot hold its metadata."""
-    try:
-        metadata = json.dumps(dict(chunk.metadata), ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise DocumentError(
-            f"the metadata of chunk {chunk.id!r} is {shown(chunk.metadata)}, which JSON cannot hold: {error}. "
-            "Give strings, numbers, booleans, and lists and dicts of them."
-        ) from None
+    metadata = metadata_as_json(chunk.metadata, f"chunk {chunk.id!r}")
+    text = well_formed(chunk.text)
     title, heading = (str(chunk.metadata.get(name) or "") for name in ("title", "heading"))
     return Written(
         well_formed(chunk.id),
-        well_formed(title),
-        well_formed(heading),
-        well_formed(chunk.text),
+        indexed(well_formed(title)),
+        indexed(well_formed(heading)),
+        text,
+        indexed(text),
         well_formed(metadata),
         vector,
     )
@@ -145,12 +150,15 @@ class Collection:
             db, "INSERT INTO chunk_document VALUES (:number, :document, :version)", document=document, version=version
         )
         db.executemany(
-            "INSERT INTO chunk VALUES (?, ?, ?, ?)",
-            ((ident, document, chunk.name, chunk.metadata) for ident, chunk in numbered),
+            "INSERT INTO chunk VALUES (?, ?, ?, ?, ?)",
+            (
+                (ident, document, chunk.name, chunk.metadata, None if chunk.indexed == chunk.text else chunk.text)
+                for ident, chunk in numbered
+            ),
         )
         db.executemany(
             "INSERT INTO chunk_words (rowid, title, heading, text) VALUES (?, ?, ?, ?)",
-            ((ident, chunk.title, chunk.heading, chunk.text) for ident, chunk in numbered),
+            ((ident, chunk.title, chunk.heading, chunk.indexed) for ident, chunk in numbered),
         )
         db.executemany(
             "INSERT INTO chunk_vector VALUES (?, ?)",
@@ -170,6 +178,25 @@ class Collection:
         if removals:
             statement = "UPDATE chunk_collection SET changes = changes + 1, removals = removals + 1 WHERE id = :number"
             self._all(db, statement)
+
+    def let_go(self, db: sqlite3.Connection, version: str) -> None:
+        """Take from all documents but those of this version their vectors and their versions."""
+        others = "FROM chunk_document WHERE collection = :number AND version <> :version"
+        found = self._all(db, f"SELECT name {others}", version=version)
+        for (document,) in found:
+            self._all(db, _FORGET[1].format(of_document=_OF_DOCUMENT), document=document)
+        self._all(
+            db,
+            "UPDATE chunk_document SET version = '' WHERE collection = :number AND version <> :version",
+            version=version,
+        )
+        [(left,)] = self._all(db, "SELECT count(*) FROM chunk_vector WHERE id BETWEEN :first AND :last")
+        self._all(
+            db,
+            "UPDATE chunk_collection SET dimensions = iif(:left, dimensions, NULL), changes = changes + 1, "
+            "removals = removals + 1 WHERE id = :number",
+            left=left,
+        )
 
     def versions(self, db: sqlite3.Connection) -> dict[str, str]:
         """By document, its version."""
@@ -206,7 +233,8 @@ class Collection:
         self, db: sqlite3.Connection, words: Iterable[str], most: int, among: Iterable[int] | None
     ) -> list[tuple[int, float]]:
         """Ids and scores of the chunks that the words fit best; of `among`, or of all."""
-        query = " OR ".join(f'"{word}"' for word in words)  # in quotes nothing is syntax
+        # in quotes nothing is syntax; of a sign that stands alone all pairs that it begins are meant
+        query = " OR ".join(f'"{word}"*' if is_sign(word) else f'"{word}"' for word in words)
         if among is None:
             found = self._all(db, _RANKED.format(among="1"), query=query, most=most)
         else:
@@ -216,19 +244,11 @@ class Collection:
 
 
 def _condition(where: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
-    """What the metadata must say, as SQL with the values of its parameters."""
+    """What the metadata must say, as SQL with the values of its parameters. See `check_where`."""
     terms: list[str] = []
     values: dict[str, str] = {}
     for number, (key, wanted) in enumerate(where.items()):
-        several = isinstance(wanted, list | tuple | set | frozenset)
-        options = list(cast("Iterable[Any]", wanted)) if several else [wanted]
-        if not all(isinstance(option, str | int | float) for option in options) or set(key) & {'"', "\\"}:
-            raise DocumentError(
-                f"where={{{key!r}: {shown(options if several else wanted)}}}: a filter is the name of a metadata "
-                "field, without quotes, and a string, number or boolean, or a list of them. "
-                'Write where={"source": ["a.md", "b.md"]}.'
-            )
         terms.append(_TERM.format(number=number))
         values[f"key{number}"] = well_formed(f'$."{key}"')
-        values[f"options{number}"] = well_formed(json.dumps(options, ensure_ascii=False))
+        values[f"options{number}"] = well_formed(json.dumps(options_of(wanted), ensure_ascii=False))
     return " AND ".join(terms) or "1", values

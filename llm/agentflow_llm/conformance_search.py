@@ -260,7 +260,10 @@ class MemoryChecks:
         for what, call in (("aput", lambda: self.memory.aput(_said("seen"))), ("aget", self.memory.aget)):
             with watching(Kind.MEMORY) as seen:
                 await cast("Callable[[], Awaitable[Any]]", call)()
-            must(seen.begun, f"{what} is no operation. Open one with agentflow.observe.operation(Kind.MEMORY, ...).")
+            must(
+                seen.begun,
+                f"{what} is no operation. Derive from agentflow_llm.Memory, and write put, get and clear alone.",
+            )
             must(len(seen.begun) == len(seen.ended), f"An operation of {what} has not ended. Close it on every path.")
 
     async def clear(self) -> None:

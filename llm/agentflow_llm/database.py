@@ -12,6 +12,8 @@ from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakValueDictionary, finalize
 
+from agentflow.errors import shown
+
 from .errors import StorageError
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ class Database:
     """
 
     def __init__(self, file: str | Path | None, tables: str, *, version: int = 1) -> None:
-        self.file = ":memory:" if file is None else str(Path(file).expanduser().absolute())
+        self.file = ":memory:" if file is None else str(_path(file).absolute())
         self._tables = tables
         self._version = version
         self._closed = False
@@ -50,6 +52,8 @@ class Database:
     def now(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         """Do `work` as one transaction, here and now. Raises `StorageError`."""
         self._ready()
+        if not self.is_there():
+            raise StorageError(f"{self.file!r} was deleted or replaced while it was in use. Open it anew.")
         with self._writing:
             return self._transaction(self._writer, "BEGIN IMMEDIATE", work)
 
@@ -66,6 +70,10 @@ class Database:
     async def query(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         """Do `work`, which only reads, in a thread."""
         return await asyncio.to_thread(self.read, work)
+
+    def is_there(self) -> bool:
+        """Whether the file is still the one that was opened."""
+        return self.file == ":memory:" or self._identity == _identity(self.file)
 
     def close(self) -> None:
         """Close it. Without this, that happens when nobody holds it any more."""
@@ -107,6 +115,7 @@ class Database:
         self._writing = Lock()
         self._reading = Lock() if len(opened) > 1 else self._writing
         self._process = os.getpid()
+        self._identity = _identity(self.file)
         self._release = finalize(self, _close, opened)
 
     def _ready(self) -> None:
@@ -127,10 +136,10 @@ def shared_database(file: str | Path | None, tables: str, *, version: int = 1) -
     """
     if file is None:
         return Database(None, tables, version=version)
-    key = str(Path(file).expanduser().resolve()), tables, version
+    key = str(_path(file).resolve()), tables, version
     with _SHARING:
         known = _SHARED.get(key)
-        if known is None:
+        if known is None or not known.is_there():
             known = _SHARED[key] = Database(file, tables, version=version)
         return known
 
@@ -138,6 +147,21 @@ def shared_database(file: str | Path | None, tables: str, *, version: int = 1) -
 _SHARED: WeakValueDictionary[tuple[str, str, int], Database] = WeakValueDictionary()
 _SHARING = Lock()
 _INHERITED: list[tuple[sqlite3.Connection, sqlite3.Connection]] = []
+
+
+def _path(file: object) -> Path:
+    if isinstance(file, str | Path) and str(file) != ":memory:":
+        return Path(file).expanduser()
+    raise StorageError(f"file={shown(file)}: it is the path of a file, or None for memory.")
+
+
+def _identity(file: str) -> tuple[int, int] | None:
+    """Which file it is, whatever its name; None where there is none."""
+    try:
+        found = Path(file).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _connect(file: str) -> sqlite3.Connection:
@@ -166,9 +190,11 @@ def _close(opened: list[sqlite3.Connection]) -> None:
 def _hint(file: str, error: sqlite3.Error) -> str:
     if "fts5" in str(error):
         return " This Python's SQLite was built without FTS5."
-    if not Path(file).parent.is_dir():
-        return f" There is no folder {str(Path(file).parent)!r}: make it first."
-    return " It is a folder: name a file in it." if Path(file).is_dir() else ""
+    folder = str(Path(file).parent)
+    if not os.path.exists(folder):  # noqa: PTH110 because a method of Path raises where it may not look
+        return f" There is no folder {folder!r}: make it first, or get leave to look into it."
+    is_folder = os.path.isdir(file)  # noqa: PTH112 as above, because it raises
+    return " It is a folder: name a file in it." if is_folder else ""
 
 
 def _check_owner(db: sqlite3.Connection) -> None:

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from abc import abstractmethod
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from agentflow.errors import shown
-
 from .errors import LLMError
-from .memory import ChatMemory, MemoryInputError
+from .memory import ChatMemory
 from .messages import ChatMessage, ImagePart
-from .model import ChatModel
 from .transcript import Digest
 from .window import window_back
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Mapping
+    from collections.abc import AsyncGenerator, Iterable
     from pathlib import Path
 
     from .tokens import TokenCounter
     from .transcript import Put, View
 
 _SHORTEST = 200
-_NAME = re.compile(r"\{(\w+)\}")
 
 
 class _Overdue(NamedTuple):
@@ -162,24 +157,3 @@ def _as_text(message: ChatMessage) -> str:
     said += [f"[calls {call.name} with {call.arguments}]" for call in message.tool_calls]
     said += [f"[{result.name} returned] {result.content}" for result in message.tool_results]
     return f"{message.role}: {' '.join(said)}"
-
-
-def check_model(kind: str, llm: object) -> None:
-    """Refuse what is no model. Raises `MemoryInputError`."""
-    if isinstance(llm, type) or not isinstance(llm, ChatModel):
-        raise MemoryInputError(f'{kind}({shown(llm)}): it is no model. Write {kind}(OpenAI("gpt-4o-mini"), ...).')
-
-
-def filled(prompt: str, values: Mapping[str, str]) -> str:
-    """The prompt with values in place of the names in braces; braces in the values stay as they are."""
-    return _NAME.sub(lambda name: values.get(name[1], name[0]), prompt)
-
-
-def check_prompt(kind: str, prompt: object, names: Iterable[str]) -> None:
-    """Refuse a prompt that lacks something. Raises `MemoryInputError`."""
-    wanted = [f"{{{name}}}" for name in names]
-    missing = [name for name in wanted if not isinstance(prompt, str) or name not in prompt]
-    if missing:
-        raise MemoryInputError(
-            f"{kind}(prompt={shown(prompt)}): it lacks {' and '.join(missing)}, for what is to stand there."
-        )

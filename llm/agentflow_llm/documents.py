@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args, runtime_checkable
 
 from agentflow.errors import AgentflowError, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from .records import Passage
 
@@ -41,11 +44,66 @@ class Document:
     def __post_init__(self) -> None:
         if not isinstance(self.text, str):
             raise DocumentError(f"Document(text={shown(self.text)}): text is a string. Read the file's text first.")
+        names: tuple[object, ...] = (self.id, self.version)
+        if not all(isinstance(name, str) for name in names):
+            raise DocumentError(f"Document(id={shown(self.id)}, version={shown(self.version)}): both are strings.")
+        if self.markup not in get_args(Markup):
+            raise DocumentError(f"Document(markup={shown(self.markup)}): it is one of {', '.join(get_args(Markup))}.")
+        metadata_as_json(self.metadata, f"Document(id={shown(self.id)})")
         if not self.id:
             object.__setattr__(self, "id", _digest(self.text))
         if not self.version:
             facts = sorted((str(key), repr(value)) for key, value in self.metadata.items())
             object.__setattr__(self, "version", _digest(f"{self.markup}\0{facts}\0{self.text}"))
+
+
+def metadata_as_json(metadata: Any, whose: str) -> str:
+    """Metadata as they are kept. Raises `DocumentError` where JSON cannot hold them."""
+    problem = "it is no dict"
+    if isinstance(metadata, Mapping):
+        try:
+            return json.dumps(dict(cast("Mapping[str, Any]", metadata)), ensure_ascii=False, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            problem = str(error)
+    raise DocumentError(
+        f"the metadata of {whose} is {shown(cast('object', metadata))}, which JSON cannot hold: {problem}. "
+        "Give a dict of strings, numbers, booleans, and lists and dicts of them."
+    )
+
+
+_MOST_FILTERS = 100
+_LARGEST = 2**63
+"""SQLite's whole numbers are smaller."""
+
+
+def check_where(where: object) -> None:
+    """Refuse what is no filter by metadata. Raises `DocumentError`."""
+    if where is None:
+        return
+    if not isinstance(where, Mapping):
+        raise DocumentError(f'where={shown(where)}: it is a dict. Write where={{"source": "a.md"}}.')
+    filters = cast("Mapping[object, object]", where)
+    if len(filters) > _MOST_FILTERS:
+        raise DocumentError(f"where= has {len(filters):,} fields: {_MOST_FILTERS} at most. A field may have a list.")
+    for key, wanted in filters.items():
+        if not isinstance(key, str) or set(key) & {'"', "\\"} or not all(map(_can_be_asked_for, options_of(wanted))):
+            raise DocumentError(
+                f"where={{{shown(key)}: {shown(wanted)}}}: a filter is the name of a metadata field, without quotes, "
+                "and a string, a finite number or a boolean, or a list of them. "
+                'Write where={"source": ["a.md", "b.md"]}.'
+            )
+
+
+def options_of(wanted: object) -> list[Any]:
+    """The values of which a filter takes any."""
+    several = isinstance(wanted, list | tuple | set | frozenset)
+    return list(cast("Iterable[Any]", wanted)) if several else [wanted]
+
+
+def _can_be_asked_for(value: object) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, str) or (isinstance(value, int) and abs(value) < _LARGEST)
 
 
 def _digest(text: str) -> str:
@@ -100,7 +158,8 @@ class VectorStore(Protocol):
     ) -> list[Passage]:
         """The `top_k` chunks that match best, the best first, by the query's words, by its vector, or by both.
 
-        - `where`: what their metadata must say: a value, or a list of which it is any.
+        - `where`: what their metadata must say: a value, or a list of which it is any. Metadata that are a list
+          themselves say each of its values.
         - `weight`: what the order by vectors counts beside the order by words.
         """
         ...

@@ -12,7 +12,10 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 from unicodedata import normalize
 
+from agentflow.errors import shown
+
 from .embedding import BaseEmbedder
+from .errors import LLMBadRequestError
 from .loose import well_formed
 from .model import Embeddings
 from .terms import FILLER
@@ -37,6 +40,10 @@ class HashEmbedder(BaseEmbedder):
     weight = 0.1
 
     def __init__(self, dimensions: int = 384) -> None:
+        if isinstance(dimensions, bool) or not isinstance(dimensions, int):
+            raise LLMBadRequestError(
+                f"HashEmbedder({shown(dimensions)}): it takes the number of dimensions. Write HashEmbedder()."
+            )
         super().__init__(f"hash-{dimensions}", "offline", dimensions=dimensions)
         self._length = dimensions
 

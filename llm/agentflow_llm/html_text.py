@@ -19,37 +19,47 @@ _CELLS = {"td", "th"}
 def title_and_text(page: str) -> tuple[str, str]:
     """The title of a page, and all that it shows, as Markdown. Any text is a page."""
     reader = _Reader()
-    reader.feed(page)
+    end = page.rfind(">") + 1
+    # behind the last ">" no tag is complete, and the parser would look for its end over and over
+    reader.feed(page[:end] + page[end:].replace("<", "&lt;"))
     reader.close()
     reader.end_block()
-    return " ".join(reader.title.split()), "\n\n".join(reader.blocks)
+    return reader.title, "\n\n".join(reader.blocks)
 
 
 class _Reader(HTMLParser):
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
-        self.title = ""
         self.blocks: list[str] = []
+        self._titles: list[str] = []
         self._text: list[str] = []
+        self._has_text = False
+        """Has `_text` more than white space?"""
         self._mark = ""
         """What the present block is to begin with."""
         self._unseen: list[str] = []
-        """The open elements, the outermost first, whose content is not shown."""
+        """The open elements, the outermost first, whose content is not shown; of equal ones the outermost alone."""
         self._in_title = False
         self._in_pre = 0
 
+    @property
+    def title(self) -> str:
+        """What stands in the first title."""
+        return " ".join("".join(self._titles).split())
+
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag == "title":
-            self._in_title = not (self.title or self._unseen)
+            self._in_title = not (self._titles or self._unseen)
         elif tag in _UNSEEN:
-            self._unseen.append(tag)
+            if tag not in self._unseen:
+                self._unseen.append(tag)
         elif self._unseen:
             return
         elif tag == "br":
             self._text.append("\n")
         elif tag == "img":
-            self._text.append(f" {dict(attrs).get('alt') or ''} ")
-        elif tag in _CELLS and "".join(self._text).strip():
+            self._add(f" {dict(attrs).get('alt') or ''} ")
+        elif tag in _CELLS and self._has_text:
             self._text.append(" | ")
         elif tag in _BLOCKS:
             self.end_block()
@@ -69,14 +79,18 @@ class _Reader(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if self._in_title:
-            self.title += data
+            self._titles.append(data)
         elif not self._unseen:
-            self._text.append(data if self._in_pre else re.sub(r"\s+", " ", data))
+            self._add(data if self._in_pre else re.sub(r"\s+", " ", data))
+
+    def _add(self, text: str) -> None:
+        self._text.append(text)
+        self._has_text = self._has_text or not text.isspace()
 
     def end_block(self) -> None:
         """Keep what was read since the last block."""
         text = "".join(self._text)
-        self._text = []
+        self._text, self._has_text = [], False
         if not text.strip():
             return
         if self._in_pre:

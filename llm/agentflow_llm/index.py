@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
+from agentflow.errors import shown
 from agentflow.observe import Kind, operation
 
-from .documents import Chunk, Document, DocumentError
+from .documents import Chunk, Document, DocumentError, VectorStore, check_where
+from .model import Embedder
 from .records import RetrievalCall
-from .splitting import split
-from .vector_store import SqliteVectorStore, checked_top_k
+from .splitting import VERSION, split
+from .vector_store import SqliteVectorStore, checked_ids, checked_top_k, look_up, made_by
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from .documents import Markup, VectorStore
-    from .model import Embedder
+    from .documents import Markup
     from .records import Passage
     from .splitting import Piece
 
@@ -35,7 +38,8 @@ class VectorStoreIndex:
     - `name`: how it is called in traces.
 
     What is added waits in memory, and is split, embedded and stored by `refresh`, or at the latest by the next
-    retrieval. Documents that the store has in the same version, from the same embedder, are left as they are.
+    retrieval. Documents that the store has in the same version, from the same embedder and splitter, are left as they
+    are. Raises `DocumentError`.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class VectorStoreIndex:
         splitter: Splitter = split,
         name: str = "documents",
     ) -> None:
+        _check(embedder, store, splitter)
         self.embedder = embedder
         self.store = SqliteVectorStore() if store is None else store
         self.name = name
@@ -74,15 +79,23 @@ class VectorStoreIndex:
         return index
 
     def add(self, documents: Iterable[Document]) -> None:
-        """Add documents, each in place of the one of the same id. Raises `DocumentError` for what is none."""
-        for document in documents:
-            if not isinstance(document, Document):
-                raise DocumentError(f"{document!r} is no Document. Write Document(text=...).")
-            self._waiting[document.id] = document
+        """Add documents, each in place of the one of the same id that was added before.
+
+        Raises `DocumentError` for what is none, and where two that differ have one id; then none is added.
+        """
+        added: dict[str, Document] = {}
+        for document in _documents(documents):
+            other = added.setdefault(document.id, document)
+            if other.version != document.version:
+                raise DocumentError(
+                    f"two documents have the id {document.id!r}: {_source(other)} and {_source(document)}. Give each "
+                    'an id of its own; for those of several folders write load(folder, prefix="...").'
+                )
+        self._waiting.update(added)
 
     async def delete(self, document_ids: Iterable[str]) -> None:
         """Forget documents."""
-        ids = list(document_ids)
+        ids = checked_ids(document_ids)
         async with self._lock():
             for ident in ids:
                 self._waiting.pop(ident, None)
@@ -120,8 +133,7 @@ class VectorStoreIndex:
             del self._waiting[document.id]
 
     def _version(self, document: Document) -> str:
-        by = "" if self.embedder is None else f" {self.embedder.provider}/{self.embedder.model}"
-        return document.version + by
+        return f"{document.version} {_told_apart(self._splitter)} {made_by(self.embedder)}".rstrip()
 
     def _chunks(self, document: Document) -> list[Chunk]:
         facts = {"document": document.id, **document.metadata}
@@ -141,6 +153,54 @@ class VectorStoreIndex:
             self._done(document)
 
 
+def _documents(documents: object) -> list[Document]:
+    """What is to be added. Raises `DocumentError`."""
+    if hasattr(documents, "documents"):
+        raise DocumentError(f"{shown(documents)} has documents, but is no list of them. Write load(...).documents.")
+    if isinstance(documents, Document | str) or not isinstance(documents, Iterable):
+        raise DocumentError(f"{shown(documents)} is no list of documents. Write [Document(text=...)].")
+    found = list(cast("Iterable[object]", documents))
+    wrong = [item for item in found if not isinstance(item, Document)]
+    if wrong:
+        raise DocumentError(f"{shown(wrong[0])} is no Document. Write Document(text=...).")
+    return cast("list[Document]", found)
+
+
+def _source(document: Document) -> str:
+    source = document.metadata.get("source")
+    return shown(document.text) if source is None else f"{shown(document.text)} from {shown(source)}"
+
+
+def _told_apart(splitter: object) -> str:
+    """How a splitter cuts, as far as its name and what a `partial` gives it say that."""
+    if isinstance(splitter, partial):
+        given = [
+            *map(_named, splitter.args),
+            *(f"{name}={_named(splitter.keywords[name])}" for name in sorted(splitter.keywords)),
+        ]
+        return f"{_told_apart(splitter.func)}({','.join(given)})"
+    name = getattr(splitter, "__qualname__", type(splitter).__qualname__)
+    return f"{VERSION}:{splitter.__module__}.{name}"
+
+
+def _named(value: object) -> str:
+    return repr(value) if isinstance(value, str | int | float | None) else type(value).__qualname__
+
+
+def _check(embedder: object, store: object, splitter: object) -> None:
+    if embedder is not None and (isinstance(embedder, type) or not isinstance(embedder, Embedder)):
+        line = "store=..." if isinstance(embedder, VectorStore) else "embedder=HashEmbedder()"
+        raise DocumentError(f"VectorStoreIndex(embedder={shown(embedder)}): it has no embed(texts). Write {line}.")
+    if store is not None and (isinstance(store, type) or not isinstance(store, VectorStore)):
+        raise DocumentError(
+            f'VectorStoreIndex(store={shown(store)}): it is no store. Write store=SqliteVectorStore("documents.db").'
+        )
+    if not callable(splitter):
+        raise DocumentError(
+            f"VectorStoreIndex(splitter={shown(splitter)}): it is a function. Write partial(split, size=500)."
+        )
+
+
 def _told(chunk: Chunk) -> str:
     """What is embedded of a chunk: a piece may never say what it is about, its headings do."""
     heading = chunk.metadata["heading"]
@@ -153,24 +213,23 @@ class Retriever:
     def __init__(self, index: VectorStoreIndex, similarity_top_k: int, where: Mapping[str, Any] | None) -> None:
         self.index = index
         self.similarity_top_k = checked_top_k(similarity_top_k)
+        check_where(where)
         self.where = where
 
     def __repr__(self) -> str:
         return f"Retriever({self.index!r}, similarity_top_k={self.similarity_top_k})"
 
     async def aretrieve(self, query: str) -> list[Passage]:
-        """The passages, the best first, with `.id`, `.text`, `.score` and `.metadata`. Any text is a query."""
+        """The passages, the best first, with `.id`, `.text`, `.score` and `.metadata`. Any text is a query.
+
+        Raises `LLMError` where the embedder fails.
+        """
         index = self.index
+        if not isinstance(query, str):
+            raise DocumentError(f"aretrieve({shown(query)}): the query is a string.")
         with operation(Kind.RETRIEVAL, index.name, RetrievalCall(index.name, query, self.similarity_top_k)) as seen:
             await index.refresh()
-            vector = None if index.embedder is None else (await index.embedder.embed([query])).vectors[0]
-            found = await index.store.search(
-                query,
-                vector=vector,
-                top_k=self.similarity_top_k,
-                where=self.where,
-                weight=getattr(index.embedder, "weight", 1.0),
-            )
+            found = await look_up(index.store, index.embedder, query, self.similarity_top_k, self.where)
             if seen is not None:
                 seen.op.result = found
             return found

@@ -7,8 +7,10 @@ import logging
 import os
 import re
 import sys
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .documents import Document, DocumentError
@@ -16,7 +18,7 @@ from .errors import MissingExtraError
 from .html_text import title_and_text
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
     from typing import Self, TextIO
 
     from .documents import Markup
@@ -31,6 +33,7 @@ _LARGEST = 2_000_000
 _LARGEST_PDF = 50_000_000
 _MOST_FILES = 10_000
 _MOST_SHOWN = 3
+_QUIET = Lock()
 _BAR = 30
 _BOMS = {
     codecs.BOM_UTF8: "utf-8",
@@ -64,12 +67,13 @@ class Loaded(NamedTuple):
     skipped: dict[str, str]
 
 
-def load(path: str | Path, *, kinds: Collection[str] = KINDS) -> Loaded:
+def load(path: str | Path, *, kinds: Collection[str] = KINDS, prefix: str = "") -> Loaded:
     """Read a file, or those of a folder. What cannot be read is left out, and at the end logged and named in `skipped`.
 
     Of a folder the files of `kinds` are read, and those of the folders in it; not hidden folders, virtual
     environments, `node_modules` and the like, nor links that lead out. A document's id, and "source" in its metadata,
-    is its path in the folder. On a terminal, a bar shows how far it is. It takes a while: in async code write
+    is its path in the folder, behind `prefix`: give each folder another one where an index is to have several. On a
+    terminal, a bar shows how far it is. It takes a while: in async code write
     `await asyncio.to_thread(load, "docs")`.
 
     Raises `DocumentError` where the path does not exist.
@@ -81,7 +85,7 @@ def load(path: str | Path, *, kinds: Collection[str] = KINDS) -> Loaded:
         for file in files:
             progress.step()
             try:
-                documents.append(read(file.path, file.name))
+                documents.append(read(file.path, prefix + file.name))
             except DocumentError as error:
                 skipped[file.name] = str(error)
     if skipped:
@@ -90,13 +94,19 @@ def load(path: str | Path, *, kinds: Collection[str] = KINDS) -> Loaded:
 
 
 def _files_at(path: Path, kinds: Collection[str], skipped: dict[str, str]) -> Iterable[File]:
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 because a method of Path raises where it may not look
         return files_in(path.resolve(), kinds, skipped)
-    if not path.exists():
+    if not os.path.lexists(path):
         raise DocumentError(f"{str(path)!r} does not exist. Give a file, or the folder that holds the documents.")
     if path.suffix.lower() not in KINDS:
         raise DocumentError(f"{str(path)!r} is no document that can be read: its name ends in none of {_all(KINDS)}.")
-    return [File(path, readable(path.name), _stamp(path))]
+    name = readable(path.name)
+    try:
+        _refuse_file(path)
+        return [File(path, name, _stamp(path))]
+    except (OSError, UnreadableError) as error:
+        skipped[name] = str(getattr(error, "strerror", None) or error)
+        return []
 
 
 def _all(kinds: Iterable[str]) -> str:
@@ -137,8 +147,12 @@ def read(path: Path, name: str) -> Document:
     if kind == ".pdf":
         return Document(_pdf(data), name, facts)
     text = _decoded(data, _charset(data) if kind in _PAGES else "")
+    title = ""
     if kind in _PAGES:
         title, text = title_and_text(text)
+    if not text.strip():
+        raise UnreadableError("no text in it")
+    if kind in _PAGES:
         return Document(text, name, {**facts, "title": title} if title else facts, markup="markdown")
     return Document(text, name, facts, markup=TEXTS.get(kind, "text"))
 
@@ -158,7 +172,9 @@ def readable(name: str) -> str:
 
 
 def _is_left_out(folder: Path) -> bool:
-    return folder.name.startswith(".") or folder.name in _LEFT_OUT or (folder / "pyvenv.cfg").exists()
+    if folder.name.startswith(".") or folder.name in _LEFT_OUT:
+        return True
+    return os.path.exists(folder / "pyvenv.cfg")  # noqa: PTH110 because a method of Path raises where it may not look
 
 
 def _refuse(path: Path, folder: Path, count: int) -> None:
@@ -168,14 +184,18 @@ def _refuse(path: Path, folder: Path, count: int) -> None:
         raise UnreadableError("its name is no UTF-8")
     if not path.resolve().is_relative_to(folder):
         raise UnreadableError("a link out of the folder")
+    _refuse_file(path)
+    if count >= _MOST_FILES:
+        raise UnreadableError(f"more than {_MOST_FILES:,} documents")
+
+
+def _refuse_file(path: Path) -> None:
     size = path.stat().st_size
     if not path.is_file():
         raise UnreadableError("no plain file")
     most = _LARGEST_PDF if path.suffix.lower() == ".pdf" else _LARGEST
     if size > most:
         raise UnreadableError(f"larger than {most:,} bytes")
-    if count >= _MOST_FILES:
-        raise UnreadableError(f"more than {_MOST_FILES:,} documents")
 
 
 def _decoded(data: bytes, charset: str) -> str:
@@ -209,13 +229,27 @@ def _pdf(data: bytes) -> str:
         remedy = "reading PDF needs pypdf. Run: pip install 'agentflow-otel[documents]'"
         raise UnreadableError(remedy) from MissingExtraError(f"{remedy}: {error}")
     try:
-        pages = [page.extract_text() for page in PdfReader(BytesIO(data)).pages]
+        with _quiet("pypdf"):
+            pages = [page.extract_text() for page in PdfReader(BytesIO(data)).pages]
     except Exception as error:  # what it raises over a broken file may be anything
         raise UnreadableError(f"no PDF that can be read: {error}") from error
     text = "\n\n".join(page.strip() for page in pages)
     if not text.strip():
         raise UnreadableError("no text in it: its pages are pictures")
     return text
+
+
+@contextmanager
+def _quiet(library: str) -> Generator[None]:
+    """Let a library log nothing: what it cannot read is told once, at the end."""
+    log = logging.getLogger(library)
+    with _QUIET:  # else the levels of two threads could be put back in the wrong order
+        before = log.level
+        log.setLevel(logging.CRITICAL + 1)
+        try:
+            yield
+        finally:
+            log.setLevel(before)
 
 
 def listed(skipped: Mapping[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -9,13 +10,14 @@ from pydantic import BaseModel
 
 from agentflow.errors import shown
 
-from .digesting import DigestingMemory, check_model, check_prompt, filled
-from .documents import Chunk
+from .digesting import DigestingMemory
+from .documents import Chunk, DocumentError
 from .errors import LLMError, LLMResponseError
 from .memory import ChatMemory, MemoryInputError
 from .messages import ChatMessage
 from .model import Embedder
-from .vector_store import SqliteVectorStore
+from .prompt import check_model, check_prompt, filled
+from .vector_store import SqliteVectorStore, look_up, made_by
 from .window import Window, window_back
 
 if TYPE_CHECKING:
@@ -55,7 +57,8 @@ class LongTermMemory(DigestingMemory):
 
     - `llm`: writes down the facts of what leaves the window, with `prompt`; None for those alone that `remember` is
       given. See `EXTRACT`.
-    - `embedder`: lets facts be found by what they mean; by their words alone otherwise.
+    - `embedder`: lets facts be found by what they mean; by their words alone otherwise. Facts that were kept with
+      another one, or with none, are embedded anew when it is first used.
     - `token_limit`: of what `aget` gives, facts included.
     - `top_k`: how many facts at most.
     - The others are those of `ChatMemory`. For thousands of sessions, give each a file of its own.
@@ -82,9 +85,9 @@ class LongTermMemory(DigestingMemory):
         prompt: str = EXTRACT,
     ) -> None:
         if llm is not None:
-            check_model("LongTermMemory", llm)
+            check_model("LongTermMemory", llm, MemoryInputError)
         _check(embedder, top_k)
-        check_prompt("LongTermMemory", prompt, ("messages",))
+        check_prompt("LongTermMemory", prompt, ("messages",), MemoryInputError)
         super().__init__(messages, session=session, token_limit=token_limit, counter=counter, file=file)
         self.llm = llm
         self.embedder = embedder
@@ -111,6 +114,7 @@ class LongTermMemory(DigestingMemory):
 
     async def recall(self, query: str) -> list[Passage]:
         """The facts that fit a query, the best first, at most `top_k`. Their ids are those of `remember`."""
+        self._check_query("recall", query)
         with self._operation("recall", query=query):
             return await self._search(query)
 
@@ -119,22 +123,15 @@ class LongTermMemory(DigestingMemory):
         with self._operation("delete"):
             await self._facts.delete([id])
 
-    async def aget(self, query: str = "") -> list[ChatMessage]:
-        """See `Memory.aget`. Where `query` is given, the last message tells the facts that fit it, if there are any."""
-        with self._operation("get", query=query) as seen:
-            told = await self._told(query)
-            found, left_out = await self._transcript.look(lambda view: self._beside(view, told))
-            messages = found.messages
-            if seen is not None:
-                seen.op.result = messages
-                self._note(seen, found, left_out)
-            return messages
-
-    async def aclear(self) -> None:
+    async def clear(self) -> None:
         """Forget all of the session: the conversation and the facts."""
-        with self._operation("delete"):
-            await self._transcript.clear()
-            await self._facts.delete(await self._facts.versions())
+        await self._transcript.clear()
+        await self._facts.delete(await self._facts.versions())
+
+    async def _found(self, query: str) -> tuple[Window, int]:
+        """Where there is a query, the last message tells the facts that fit it, if there are any."""
+        told = await self._told(query)
+        return await self._transcript.look(lambda view: self._beside(view, told))
 
     async def digest(self, before: str, messages: list[ChatMessage]) -> str:
         """Keep the facts in messages. Raises `LLMError`."""
@@ -154,17 +151,33 @@ class LongTermMemory(DigestingMemory):
         new = [(ident, fact) for ident, fact in by_id.items() if ident not in known]
         vectors: Sequence[Sequence[float] | None] = [None] * len(new)
         if self.embedder is not None and new:
+            await self._renew()
             vectors = (await self.embedder.embed([fact for _, fact in new])).vectors
         for (ident, fact), vector in zip(new, vectors, strict=True):
-            await self._facts.add(ident, [Chunk(ident, fact, vector)])
+            try:
+                await self._facts.add(ident, [Chunk(ident, fact, vector)], version=made_by(self.embedder))
+            except DocumentError:  # somebody else has begun to use another embedder: its vector comes later
+                await self._facts.add(ident, [Chunk(ident, fact)])
         return list(by_id)
 
+    async def _renew(self) -> None:
+        """Embed what was kept with another embedder, or with none: all vectors are of one. Raises `LLMError`."""
+        version = made_by(self.embedder)
+        others = [ident for ident, kept in (await self._facts.versions()).items() if kept != version]
+        if self.embedder is None or not others:
+            return
+        read = await asyncio.to_thread(lambda: [chunk for ident in others for chunk in self._facts.chunks_now(ident)])
+        vectors = (await self.embedder.embed([chunk.text for chunk in read])).vectors
+        made = {chunk.id: Chunk(chunk.id, chunk.text, vector) for chunk, vector in zip(read, vectors, strict=True)}
+        await asyncio.to_thread(self._facts.renew_now, made, version)
+
     async def _search(self, query: str) -> list[Passage]:
-        if self.embedder is None or not query.strip():
+        if query.strip():
+            await self._renew()
+        try:
+            return await look_up(self._facts, self.embedder, query, self.top_k)
+        except DocumentError:  # somebody else has begun to use another embedder
             return await self._facts.search(query, top_k=self.top_k)
-        vector = (await self.embedder.embed([query])).vectors[0]
-        weight = getattr(self.embedder, "weight", 1.0)
-        return await self._facts.search(query, vector=vector, top_k=self.top_k, weight=weight)
 
     async def _told(self, query: str) -> list[ChatMessage]:
         """The message with the facts that fit, within their share of the limit; none where there are none."""
@@ -177,11 +190,11 @@ class LongTermMemory(DigestingMemory):
         told: list[ChatMessage] = []
         text = INTRODUCTION
         for passage in found:
-            text += f"\n- {passage.text}"
-            message = ChatMessage(role="user", content=text, id=f"facts_{self.session}")
+            longer = f"{text}\n- {passage.text}"
+            message = ChatMessage(role="user", content=longer, id=f"facts_{self.session}")
             if self.token_limit is not None and self.counter.count([message]) > self.token_limit // _SHARE:
-                break
-            told = [message]
+                continue  # a shorter one may still have room
+            text, told = longer, [message]
         return told
 
     def _beside(self, view: View, told: list[ChatMessage]) -> tuple[Window, int]:

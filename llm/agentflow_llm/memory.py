@@ -36,27 +36,71 @@ class MemoryInputError(AgentflowError, ValueError):
 
 
 class Memory(ABC):
-    """Messages of one conversation, kept somewhere. What one `aput` was given stays together, in its order."""
+    """Messages of one conversation, kept somewhere. What one `aput` was given stays together, in its order.
+
+    A subclass says how, in `put`, `get` and `clear`; what agents call, `aput`, `aget` and `aclear`, checks what it is
+    given and makes it an operation.
+    """
+
+    session: str = "default"
+    """The conversation's name."""
 
     @staticmethod
     def from_defaults(session: str = "default", token_limit: int | None = None) -> ChatMemory:
         """A conversation in memory, by its name, of which models are sent at most so many tokens."""
         return ChatMemory(session=session, token_limit=token_limit)
 
-    @abstractmethod
     async def aput(self, *messages: ChatMessage) -> None:
-        """Append messages."""
+        """Append messages. Raises `MemoryInputError`."""
+        self._check(messages)
+        if messages:
+            with self._operation("put", messages):
+                await self.put(messages)
 
-    @abstractmethod
     async def aget(self, query: str = "") -> list[ChatMessage]:
         """The messages to send to a model now, oldest first; a list of the caller's own.
 
-        `query`: what comes next, for memories that look things up.
+        `query`: what comes next, for memories that look things up. Raises `MemoryInputError`.
         """
+        self._check_query("aget", query)
+        with self._operation("get", query=query) as seen:
+            messages = await self.get(query)
+            if seen is not None:
+                seen.op.result = messages
+            return messages
 
-    @abstractmethod
     async def aclear(self) -> None:
         """Forget all of it."""
+        with self._operation("delete"):
+            await self.clear()
+
+    @abstractmethod
+    async def put(self, messages: Sequence[ChatMessage]) -> None:
+        """Append messages, one or more; they stay together."""
+
+    @abstractmethod
+    async def get(self, query: str) -> list[ChatMessage]:
+        """The messages to send to a model now, in a new list."""
+
+    @abstractmethod
+    async def clear(self) -> None:
+        """Forget all of it."""
+
+    def _operation(
+        self, name: str, messages: Sequence[ChatMessage] = (), query: str = ""
+    ) -> AbstractContextManager[Opened | None]:
+        return operation(Kind.MEMORY, name, MemoryCall(type(self).__name__, self.session, messages, query))
+
+    def _check(self, messages: Sequence[object]) -> None:
+        wrong = next((message for message in messages if not isinstance(message, ChatMessage)), None)
+        if wrong is not None:
+            given = shown(wrong)
+            line = "aput(*messages)" if isinstance(wrong, list) else 'aput(ChatMessage(role="user", content="..."))'
+            raise MemoryInputError(f"{type(self).__name__} was given {given}, which is no message. Write {line}.")
+
+    def _check_query(self, name: str, query: object) -> None:
+        if not isinstance(query, str):
+            raise MemoryInputError(f'{name}({shown(query)}): a query is a string. Write {name}("...").')
 
 
 class ChatMemory(Memory):
@@ -105,27 +149,32 @@ class ChatMemory(Memory):
     def __bool__(self) -> bool:
         return True  # an empty memory is one, too
 
-    async def aput(self, *messages: ChatMessage) -> None:
-        """See `Memory.aput`. Also where the caller is cancelled all of them are kept, or none."""
-        self._check(messages)
-        if messages:
-            with self._operation("put", messages):
-                await self._transcript.put(messages)
-
     async def aget(self, query: str = "") -> list[ChatMessage]:
         """See `Memory.aget`."""
+        self._check_query("aget", query)
         with self._operation("get", query=query) as seen:
-            found, left_out = await self._transcript.look(self._window)
+            found, left_out = await self._found(query)
             messages = found.messages
             if seen is not None:
                 seen.op.result = messages
                 self._note(seen, found, left_out)
             return messages
 
-    async def aclear(self) -> None:
-        """See `Memory.aclear`."""
-        with self._operation("delete"):
-            await self._transcript.clear()
+    async def put(self, messages: Sequence[ChatMessage]) -> None:
+        """See `Memory.put`. Also where the caller is cancelled all of them are kept, or none."""
+        await self._transcript.put(messages)
+
+    async def get(self, query: str) -> list[ChatMessage]:
+        """See `Memory.get`."""
+        return (await self._found(query))[0].messages
+
+    async def clear(self) -> None:
+        """See `Memory.clear`."""
+        await self._transcript.clear()
+
+    async def _found(self, query: str) -> tuple[Window, int]:  # noqa: ARG002 because a subclass needs it
+        """What a model is sent now, and how many messages were left out of it."""
+        return await self._transcript.look(self._window)
 
     def _window(self, view: View) -> tuple[Window, int]:
         """What a model is sent, and how many messages were left out of it to keep to the limit."""
@@ -138,18 +187,6 @@ class ChatMemory(Memory):
             seen.note("trimmed", {"messages": left_out, "tokens": found.tokens})
         if found.over_limit:
             seen.note("over_limit", {"tokens": found.tokens, "limit": self.token_limit})
-
-    def _operation(
-        self, name: str, messages: Sequence[ChatMessage] = (), query: str = ""
-    ) -> AbstractContextManager[Opened | None]:
-        return operation(Kind.MEMORY, name, MemoryCall(type(self).__name__, self.session, messages, query))
-
-    def _check(self, messages: Sequence[object]) -> None:
-        wrong = next((message for message in messages if not isinstance(message, ChatMessage)), None)
-        if wrong is not None:
-            given = shown(wrong)
-            line = "aput(*messages)" if isinstance(wrong, list) else 'aput(ChatMessage(role="user", content="..."))'
-            raise MemoryInputError(f"{type(self).__name__} was given {given}, which is no message. Write {line}.")
 
 
 def check_settings(kind: str, session: object, token_limit: object, counter: object) -> None:

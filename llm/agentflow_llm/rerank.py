@@ -10,8 +10,10 @@ from pydantic import BaseModel, Field
 
 from agentflow.observe import Kind, operation
 
+from .documents import DocumentError
 from .errors import LLMResponseError
 from .messages import ChatMessage
+from .prompt import check_model, check_prompt, filled
 from .records import RerankCall
 from .vector_store import checked_top_k
 
@@ -74,17 +76,24 @@ class ModelReranker(BaseReranker):
 
     Numbers that it leaves out come last, in the order that they had; where it names none, the order stays as it was,
     which is noted on the operation as `order_kept`, with the `error`. The scores go from 1 down to 1 / n.
+    Raises `DocumentError` where it is given no model, or a prompt without these fields.
     """
 
     def __init__(self, llm: ChatModel, *, prompt: str = PROMPT) -> None:
+        check_model("ModelReranker", llm, DocumentError)
+        check_prompt("ModelReranker", prompt, ("query", "passages"), DocumentError)
         super().__init__(llm.model)
         self.llm = llm
         self.prompt = prompt
 
+    def prompts(self) -> dict[str, str]:
+        """Every text of its own that a model is sent."""
+        return {"rerank": self.prompt}
+
     async def order(self, query: str, passages: Sequence[Passage], seen: Opened | None) -> list[Passage]:
         """See `BaseReranker.order`."""
         numbered = "\n\n".join(f"[{number}]\n{passage.text}" for number, passage in enumerate(passages, start=1))
-        text = self.prompt.replace("{query}", query).replace("{passages}", numbered)
+        text = filled(self.prompt, {"query": query, "passages": numbered})
         chosen: list[int] = []
         try:
             reply = await self.llm.chat([ChatMessage(role="user", content=text)], output=_Order)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 SIZE = 1_000
 """Characters that a piece has at most, unless something else is asked for."""
 
+VERSION = 1
+"""Of how documents are cut; what was cut by another version is cut anew."""
+
 _HASHES = re.compile(r"(#{1,6})\s+(.*?)\s*#*\s*$")
 _UNDERLINE = re.compile(r"""([=\-`:.'"~^_*+#])\1{2,}\s*$""")
 _FENCE = re.compile(r"\s*(`{3,}|~{3,})")

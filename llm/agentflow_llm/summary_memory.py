@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .digesting import DigestingMemory, check_model, check_prompt, filled, shortened
+from .digesting import DigestingMemory, shortened
 from .errors import LLMResponseError
 from .memory import MemoryInputError
 from .messages import ChatMessage
+from .prompt import check_model, check_prompt, filled
 from .window import Window, window_back
 
 if TYPE_CHECKING:
@@ -68,8 +69,8 @@ class SummaryMemory(DigestingMemory):
         file: str | Path | None = None,
         prompt: str = SUMMARISE,
     ) -> None:
-        check_model("SummaryMemory", llm)
-        check_prompt("SummaryMemory", prompt, ("summary", "messages"))
+        check_model("SummaryMemory", llm, MemoryInputError)
+        check_prompt("SummaryMemory", prompt, ("summary", "messages"), MemoryInputError)
         super().__init__(messages, session=session, token_limit=token_limit, counter=counter, file=file)
         if self.token_limit is None:
             raise MemoryInputError("SummaryMemory(token_limit=None): nothing would ever be summarised. Use ChatMemory.")

@@ -76,11 +76,12 @@ class TokenCounter(Protocol):
 class TokenEstimator:
     """Estimates tokens from the characters of messages, and learns from what servers say they were.
 
-    For all threads. Nothing is kept of a message but its id and its size, of some thousand messages at most.
+    For all threads. The sizes of some thousand messages at most are kept, so that none is measured twice.
     """
 
     def __init__(self) -> None:
-        self._sizes: dict[str, tuple[int, float]] = {}
+        self._sizes: dict[str, tuple[Sequence[AnyPart], float]] = {}
+        """By the id of a message, its content and its size: while the content is held, none else is it."""
         self._actual = self._expected = _PRIOR
         self._learning = Lock()
 
@@ -120,13 +121,13 @@ class TokenEstimator:
         for message in messages:
             known = sizes.get(message.id)
             # a copy may have the id, and other content
-            if known is not None and known[0] == id(message.content):
+            if known is not None and known[0] is message.content:
                 total += known[1]
                 continue
             size = _MESSAGE + sum(map(_tokens_of_part, message.content))
             if len(sizes) >= _MOST_SIZES:
                 sizes.clear()
-            sizes[message.id] = id(message.content), size
+            sizes[message.id] = message.content, size
             total += size
         return total
 

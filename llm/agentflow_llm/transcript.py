@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from abc import ABC, abstractmethod
+from collections import deque
+from concurrent.futures import Future
+from contextlib import suppress
 from itertools import islice
 from threading import Lock
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
@@ -175,16 +178,50 @@ class MemoryTranscript(Transcript):
             self._messages, self._systems, self._ids, self._digests = [], [], set(), {}
 
 
+class _Asked(Generic[_T]):
+    """Work for a thread, and what came of it."""
+
+    def __init__(self, work: Callable[[], _T]) -> None:
+        self.done: Future[_T] = Future()
+        self._work = work
+
+    def do(self) -> None:
+        try:
+            self.done.set_result(self._work())
+        except BaseException as error:  # noqa: BLE001 because it is for who asked
+            self.done.set_exception(error)
+
+
 class FileTranscript(Transcript):
     """In a SQLite file, by the name of the session; other processes may use it at the same time."""
 
     def __init__(self, file: str | Path, session: str) -> None:
         self._db = shared_database(file, TABLES)
         self.session = session
+        self._asked: deque[_Asked[Any]] = deque()
+        """What is to be written, in the order in which it was asked for."""
+        self._turn = Lock()
 
     async def put(self, messages: Sequence[ChatMessage]) -> Put:
         """See `Transcript`."""
-        return await asyncio.to_thread(self.put_now, messages)
+        return await self._in_turn(lambda: self.put_now(messages))
+
+    async def _in_turn(self, work: Callable[[], _T]) -> _T:
+        """Do `work` in a thread, after all that was asked for before: one that was cancelled may still be at it."""
+        asked = _Asked(work)
+        self._asked.append(asked)
+        try:
+            await asyncio.to_thread(self._go_on)
+        except asyncio.CancelledError:
+            with suppress(ValueError):  # then it has been begun
+                self._asked.remove(asked)
+            raise
+        return asked.done.result()
+
+    def _go_on(self) -> None:
+        with self._turn:
+            while self._asked:
+                self._asked.popleft().do()
 
     def put_now(self, messages: Sequence[ChatMessage]) -> Put:
         """See `Transcript`."""
@@ -231,7 +268,7 @@ class FileTranscript(Transcript):
             db.execute("DELETE FROM memory_messages WHERE session = ?", (self.session,))
             db.execute("DELETE FROM memory_digests WHERE session = ?", (self.session,))
 
-        await self._db.write(work)
+        await self._in_turn(lambda: self._db.now(work))
 
     def message(self, text: str) -> ChatMessage:
         """A message as it is kept, read. Raises `StorageError`."""

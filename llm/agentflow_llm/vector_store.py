@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, cast
 
 from agentflow.errors import shown
 
-from .collection import TABLES, State, find, make, written
+from .collection import TABLES, VERSION, State, find, make, written
 from .database import shared_database
-from .documents import Chunk, DocumentError
+from .documents import Chunk, DocumentError, check_where
 from .errors import StorageError
 from .loose import well_formed
 from .nearest import no_vectors, unit, units
@@ -20,10 +21,13 @@ from .terms import telling
 if TYPE_CHECKING:
     import sqlite3
     from array import array
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from .collection import Written
     from .database import Database
+    from .documents import VectorStore
+    from .model import Embedder
     from .nearest import Vectors
 
 _MOST_WORDS = 64
@@ -54,10 +58,13 @@ class SqliteVectorStore:
     def __init__(
         self, file: str | Path | None = None, *, collection: str = "default", dimensions: int | None = None
     ) -> None:
-        if dimensions is not None and (isinstance(dimensions, bool) or dimensions < 1):
+        whole = isinstance(dimensions, int) and not isinstance(dimensions, bool)
+        if dimensions is not None and (not whole or dimensions < 1):
             raise DocumentError(f"SqliteVectorStore(dimensions={shown(dimensions)}): a vector has 1 or more.")
+        if not isinstance(collection, str):
+            raise DocumentError(f"SqliteVectorStore(collection={shown(collection)}): it is a name.")
         self.collection = well_formed(collection)
-        self._shared: Database | None = shared_database(file, TABLES)
+        self._shared: Database | None = shared_database(file, TABLES, version=VERSION)
         self._file = self._shared.file
         known = self._db.read(lambda db: find(db, self.collection))
         self._tables = known or self._db.now(lambda db: make(db, self.collection))
@@ -106,10 +113,8 @@ class SqliteVectorStore:
     def add_now(self, document_id: str, chunks: Sequence[Chunk], *, version: str = "") -> None:
         """See `add`."""
         name = well_formed(document_id)
-        given = [(chunk.id, chunk.vector) for chunk in chunks if chunk.vector is not None]
-        lengths = {len(vector): ident for ident, vector in given}
-        vectors = iter(units([(f"chunk {ident!r}", vector) for ident, vector in given]))
-        rows = [written(chunk, None if chunk.vector is None else next(vectors)) for chunk in chunks]
+        lengths = {len(chunk.vector): chunk.id for chunk in chunks if chunk.vector is not None}
+        rows = _rows(chunks)
 
         def work(db: sqlite3.Connection) -> None:
             for length, ident in lengths.items():
@@ -121,10 +126,29 @@ class SqliteVectorStore:
 
     def delete_now(self, document_ids: Iterable[str]) -> None:
         """See `delete`."""
-        if isinstance(document_ids, str):
-            raise DocumentError(f"delete({document_ids!r}) takes a list of ids. Write delete([{document_ids!r}]).")
-        names = [well_formed(name) for name in document_ids]
+        names = [well_formed(name) for name in checked_ids(document_ids)]
         self._db.now(lambda db: self._tables.forget(db, names))
+
+    def renew_now(self, chunks: Mapping[str, Chunk], version: str) -> None:
+        """Give documents of one chunk each, as far as they are still there, new vectors and this version.
+
+        What is of another version afterwards has no vector any more, and "" as its version: then all vectors are of
+        one embedder, and may have another length than before.
+        """
+        rows = dict(zip(map(well_formed, chunks), _rows(list(chunks.values())), strict=True))
+        lengths = {len(chunk.vector) for chunk in chunks.values() if chunk.vector is not None}
+
+        def work(db: sqlite3.Connection) -> None:
+            there = self._tables.versions(db).keys() & rows.keys()
+            self._tables.forget(db, there)
+            self._tables.let_go(db, version)
+            for length in lengths if there else ():
+                self._agree(db, length, "a vector has ")
+            for name, row in rows.items():
+                if name in there:
+                    self._tables.keep(db, name, version, [row])
+
+        self._db.now(work)
 
     def versions_now(self) -> dict[str, str]:
         """See `versions`."""
@@ -146,6 +170,9 @@ class SqliteVectorStore:
     ) -> list[Passage]:
         """See `search`."""
         most = checked_top_k(top_k)
+        check_where(where)
+        if not isinstance(query, str):
+            raise DocumentError(f"search({shown(query)}): the query is a string.")
         words = telling(well_formed(query))[:_MOST_WORDS]
         meant = None if vector is None else unit(vector, "the query")
         fused = bool(words) and meant is not None
@@ -175,7 +202,7 @@ class SqliteVectorStore:
     def _vectors(self, db: sqlite3.Connection, state: State, dimensions: int) -> Vectors:
         """All vectors as they are now; those that were there before are not read again."""
         seen = self._seen
-        if seen is None:
+        if seen is None or seen[0].dimensions != dimensions:
             vectors = no_vectors(dimensions).grown(None, *self._tables.vectors(db, 0))
         elif seen[0].changes == state.changes:
             return seen[1]
@@ -198,6 +225,46 @@ class SqliteVectorStore:
             f"{what}{length}, but the vectors in collection {self.collection!r} of {self._file!r} have {known} "
             "dimensions: they were made by another embedder. Use that one, or give this one a collection of its own."
         )
+
+
+def _rows(chunks: Sequence[Chunk]) -> list[Written]:
+    """Chunks to be written. Raises `DocumentError`."""
+    given = [(f"chunk {chunk.id!r}", chunk.vector) for chunk in chunks if chunk.vector is not None]
+    vectors = iter(units(given))
+    return [written(chunk, None if chunk.vector is None else next(vectors)) for chunk in chunks]
+
+
+async def look_up(
+    store: VectorStore, embedder: Embedder | None, query: str, top_k: int, where: Mapping[str, Any] | None = None
+) -> list[Passage]:
+    """What a store finds by the words of a query and, where there is an embedder, by what it means as well.
+
+    Any text is a query. Raises `LLMError` where the embedder fails.
+    """
+    if embedder is None or not query.strip():  # servers refuse to embed nothing
+        return await store.search(query, top_k=top_k, where=where)
+    vector = (await embedder.embed([query])).vectors[0]
+    weight = getattr(embedder, "weight", 1.0)
+    return await store.search(query, vector=vector, top_k=top_k, where=where, weight=weight)
+
+
+def made_by(embedder: Embedder | None) -> str:
+    """Whose vectors it makes: those of another name cannot be compared with them. Empty where there is none."""
+    if embedder is None:
+        return ""
+    dimensions = getattr(embedder, "dimensions", None)
+    return f"{embedder.provider}/{embedder.model}{f'/{dimensions}' if dimensions else ''}"
+
+
+def checked_ids(document_ids: object) -> list[str]:
+    """The ids of documents to be deleted. Raises `DocumentError`, for a single string as well."""
+    if isinstance(document_ids, str):
+        raise DocumentError(f"delete({document_ids!r}) takes a list of ids. Write delete([{document_ids!r}]).")
+    ids = list(cast("Iterable[object]", document_ids)) if isinstance(document_ids, Iterable) else [document_ids]
+    names = [ident for ident in ids if isinstance(ident, str)]
+    if len(names) < len(ids):
+        raise DocumentError(f"delete({shown(ids)}) takes a list of ids. Write delete([document.id]).")
+    return names
 
 
 def checked_top_k(top_k: object) -> int:
