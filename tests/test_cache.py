@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from agentflow.retry import Retry
 from agentflow.testing import record
 from agentflow_llm import (
     BaseChatModel,
@@ -25,6 +26,7 @@ from agentflow_llm import (
     Usage,
 )
 from agentflow_llm.cache import Cached
+from agentflow_llm.fallback import Fallback
 from agentflow_llm.retrying import Retrying
 from flaky import HELLO, Flaky, FlakyEmbedder
 
@@ -235,3 +237,34 @@ async def test_retries_inside_and_outside_are_the_same() -> None:
 def test_cache_of_nothing_is_refused() -> None:
     with pytest.raises(LLMError, match="most=1 or more"):
         Cached(Flaky(), most=0)
+
+
+@pytest.mark.parametrize("way", ["chat", "stream"])
+@pytest.mark.parametrize("policy", [None, Retry(attempts=2, wait=0)])
+async def test_answer_of_a_stopgap_is_not_remembered(file: Path | None, way: str, policy: Retry | None) -> None:
+    first, second = Flaky(LLMServerError("down"), retry=None), Flaky(model="other")
+    both: Any = Fallback([first, second])
+    inner: Any = both if policy is None else Retrying(both, policy)
+    cached: Any = Cached(inner, file=file)
+    models = []
+    for _ in range(3):
+        reply = await (cached.chat(HELLO) if way == "chat" else cached.stream(HELLO).read())
+        models.append(reply.model)
+    assert models == ["other", "flaky", "flaky"]
+    assert (len(first.asked), len(second.asked)) == (2, 1)
+
+
+async def test_stopgap_that_remembers_its_own_answers_does_so() -> None:
+    first, second = Flaky(*[LLMServerError("down") for _ in range(2)], retry=None), Flaky(model="other")
+    both = Cached(Fallback([first, Cached(second)]))
+    for _ in range(2):
+        assert (await both.chat(HELLO)).model == "other"
+    assert (len(first.asked), len(second.asked)) == (2, 1)
+
+
+async def test_vectors_of_a_stopgap_are_not_remembered() -> None:
+    first, second = FlakyEmbedder(LLMServerError("down"), retry=None), FlakyEmbedder()
+    cached = Cached(Fallback([first, second]))
+    for _ in range(3):
+        assert [list(vector) for vector in (await cached.embed(["a"])).vectors] == [[1, 97]]
+    assert (len(first.asked), len(second.asked)) == (2, 1)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from agentflow.testing import record
+from agentflow.clock import use_clock
+from agentflow.testing import FakeClock, record
 from agentflow_llm import (
     BaseChatModel,
     ChatCall,
@@ -26,7 +27,7 @@ from agentflow_llm import (
     ToolDefinition,
     Usage,
 )
-from flaky import HELLO, Flaky
+from flaky import HELLO, Flaky, finish
 
 SEARCH = ToolDefinition(name="search")
 CALL = ToolCallPart(id="1", name="search", arguments="{}")
@@ -78,8 +79,8 @@ async def test_options_are_told_apart() -> None:
             timeout=9,
         )
     (call,) = model.asked
-    assert call.messages is HELLO
-    assert call.tools == [SEARCH]
+    assert call.messages == (*HELLO,)
+    assert call.tools == (SEARCH,)
     assert call.extra == {"user": "u"}
     assert call.parameters == {
         "tool_choice": "auto",
@@ -152,7 +153,7 @@ async def test_output_that_is_not_valid_is_corrected_once() -> None:
     (note,) = seen.notes[op.ref.id]
     assert (note.name, note.facts["attempt"], type(note.facts["error"])) == ("repair", 1, LLMOutputError)
     assert op.result is reply
-    assert op.subject.messages is HELLO
+    assert op.subject.messages == (*HELLO,)
 
 
 async def test_output_that_stays_invalid_is_an_error_with_what_was_said() -> None:
@@ -249,5 +250,62 @@ async def test_stream_that_brings_nothing_has_no_reply(*, observed: bool) -> Non
         stream = Empty().stream(HELLO)
         assert [delta async for delta in stream] == []
     assert (seen.open(), len(seen.operations)) == ([], int(observed))
-    with pytest.raises(LLMResponseError, match="has not come to its end"):
+    with pytest.raises(LLMResponseError, match=r"ended without a Reply: deltas\(\) yields it last"):
         _ = stream.reply
+
+
+@pytest.mark.parametrize(
+    ("messages", "told"),
+    [
+        ("hello", r"not 'hello'. Write chat\(\[ChatMessage\(role='user', content='hello'\)\]\)"),
+        (HELLO[0], r"not a single one. Write chat\(\[message\]\)"),
+        ([{"role": "user", "content": "x"}], r"not {'role': .*}. Write chat\(\[ChatMessage\("),
+        ([*HELLO, None], "not None. Write chat"),
+        ([], r"one at the least, not \[\]. Write chat"),
+        (None, "not None. Write chat"),
+        (["x" * 9999], r"not 'x{199}\.\.\.\. Write chat"),
+    ],
+)
+async def test_what_are_no_messages_is_refused(messages: Any, told: str) -> None:
+    model = Flaky()
+    with pytest.raises(LLMBadRequestError, match=told):
+        await model.chat(messages)
+    with pytest.raises(LLMBadRequestError, match=told):
+        model.stream(messages)
+    assert model.asked == []
+
+
+@pytest.mark.parametrize("tools", [len, [len], SEARCH, [{"name": "search"}], {"search": SEARCH}, "search"])
+async def test_what_are_no_tools_is_refused(tools: Any) -> None:
+    with pytest.raises(LLMBadRequestError, match=r"Write tools=\[ToolDefinition\(name='search'"):
+        await Flaky().chat(HELLO, tools=tools)
+
+
+@pytest.mark.parametrize("extra", [[1], "a", []])
+async def test_extra_that_has_no_names_is_refused(extra: Any) -> None:
+    with pytest.raises(LLMBadRequestError, match=r"extra=.* is no mapping. Write extra=\{'name of a field': ...\}"):
+        await Flaky().chat(HELLO, extra=extra)
+
+
+async def test_call_is_what_was_said_when_it_was_made() -> None:
+    class Changing(Flaky):
+        async def answer(self, call: ChatCall) -> Reply:
+            said.clear()
+            tools.clear()
+            return await super().answer(call)
+
+    said, tools = [*HELLO], [SEARCH]
+    model = Changing(LLMServerError("down"))
+    with use_clock(FakeClock()) as clock:
+        await finish(clock, lambda: model.chat(said, tools=tools))
+    assert [(call.messages, call.tools) for call in model.asked] == [((*HELLO,), (SEARCH,))] * 2
+
+
+async def test_messages_may_come_from_anywhere_and_be_of_a_class_of_one_s_own() -> None:
+    class Mine(ChatMessage):
+        pass
+
+    model = Flaky()
+    generated: Any = (Mine(role="user", content=(TextPart(text=text),)) for text in "ab")
+    await model.chat(generated)
+    assert [message.text for message in model.asked[0].messages] == ["a", "b"]

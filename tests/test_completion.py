@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
 
 from agentflow.testing import record
-from agentflow_llm import ChatCall, Completion, Delta, Reply
+from agentflow_llm import (
+    ChatCall,
+    ChatMessage,
+    Completion,
+    Delta,
+    LLMBadRequestError,
+    Reply,
+)
 from flaky import WORDS, Flaky
 
 
@@ -62,3 +72,11 @@ async def test_keeping_all_parts_takes_memory_in_proportion() -> None:
 
     small, large = await taken(1_000), await taken(8_000)
     assert large < 12 * small
+
+
+async def test_prompt_that_is_no_text_is_refused() -> None:
+    prompt: Any = [ChatMessage(role="user", content="Hello")]
+    with pytest.raises(LLMBadRequestError, match=r"A prompt is a text, not \[<user: Hello>\].*write chat\(messages\)"):
+        await Flaky().acomplete(prompt)
+    with pytest.raises(LLMBadRequestError, match="A prompt is a text"):
+        await Flaky().astream_complete(prompt)

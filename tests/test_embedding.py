@@ -33,7 +33,7 @@ async def test_embedding_is_one_operation_with_its_facts_and_its_answer() -> Non
     assert [list(vector) for vector in found.vectors] == [[1, 97], [2, 98]]
     (op,) = seen.operations
     assert (op.kind, op.name, op.outcome) == (Kind.EMBEDDINGS, "vectors", "ok")
-    assert op.subject == EmbeddingsCall("test", "vectors", ["a", "bb"], 2)
+    assert op.subject == EmbeddingsCall("test", "vectors", ("a", "bb"), 2)
     assert op.result is found
 
 
@@ -117,3 +117,28 @@ async def test_too_few_vectors_are_no_answer() -> None:
 
     with pytest.raises(LLMResponseError, match="gave 1 vectors for 2 texts"):
         await Lazy().embed(["a", "b"])
+
+
+@pytest.mark.parametrize("texts", [[1], ["a", None], b"ab", 5, None])
+async def test_what_are_no_texts_is_refused(texts: Any) -> None:
+    with pytest.raises(LLMBadRequestError, match=r"takes a list of texts, and .* is none. Write embed\(\[text\]\)"):
+        await FlakyEmbedder().embed(texts)
+
+
+async def test_late_call_counts_the_batches_before() -> None:
+    class Slowing(FlakyEmbedder):
+        most_texts = 1
+
+        async def answer(self, call: EmbeddingsCall) -> Embeddings:
+            if self.asked:
+                self.errors = [None]
+            return await super().answer(call)
+
+    with use_clock(FakeClock()) as clock, pytest.raises(LLMTimeoutError) as caught:
+        await finish(clock, lambda: Slowing(timeout=9).embed(["a", "b"]))
+    assert caught.value.http_requests == 1
+
+
+async def test_time_limit_that_is_none_is_refused() -> None:
+    with pytest.raises(LLMBadRequestError, match="timeout=0 is no limit"):
+        await FlakyEmbedder().embed(["a"], timeout=0)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import gzip
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
 
@@ -20,9 +21,11 @@ from agentflow_llm import (
     LLMResponseError,
     LLMServerError,
     LLMTimeoutError,
+    OpenAI,
     RateLimitError,
 )
-from agentflow_llm.endpoint import Endpoint
+from agentflow_llm.endpoint import OPENAI, Endpoint
+from agentflow_llm.server import LoopbackServer
 
 PLAIN = b"HTTP/1.1 200 OK\r\nx-request-id: req_1\r\ncontent-length: %d\r\n\r\n%s"
 STREAM = (
@@ -303,3 +306,79 @@ def test_endpoint_knows_its_server() -> None:
     )
     assert (endpoint.is_openai, Endpoint("m", base_url="https://api.openai.com/v1").is_openai) == (False, True)
     assert "secret" not in repr(endpoint)
+
+
+class Interrupted(asyncio.SelectorEventLoop):
+    """Lets something happen in another thread when somebody asks whether it is closed."""
+
+    meanwhile: Callable[[], str] | None = None
+    happened: str | None = None
+
+    def is_closed(self) -> bool:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            with ThreadPoolExecutor(1) as pool:
+                self.happened = pool.submit(meanwhile).result()
+        return super().is_closed()
+
+
+def test_one_client_serves_several_threads_whose_loops_end() -> None:
+    def ask() -> str:
+        return asyncio.run(model.acomplete("Hello")).text
+
+    loop = Interrupted()
+    with LoopbackServer(["one", "two", "three"]) as server:
+        model = OpenAI("m", base_url=server.base_url, api_key="secret")
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(model.acomplete("Hello"))
+        loop.meanwhile = ask
+        assert (ask(), loop.happened) == ("three", "two")
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ({"api_key": 123}, r"api_key= is a text, not of type int. Write api_key='sk-...'"),
+        ({"api_key": b"secret"}, r"api_key= is a text, not of type bytes"),
+        ({"base_url": 5}, r"base_url= is a text, not of type int. Write base_url='http://"),
+        ({"base_url": "http://"}, r"base_url='http://' is no address. Write base_url='http://127.0.0.1:8000/v1'"),
+        ({"client": openai.AsyncOpenAI}, r"is no asynchronous client. Write client=openai.AsyncOpenAI\(...\)"),
+    ],
+)
+def test_what_is_no_key_address_or_client_is_refused(how: dict[str, Any], told: str) -> None:
+    with pytest.raises(LLMError, match=told) as caught:
+        Endpoint("m", **how)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("said", "meant"), [(" http://127.0.0.1:9/v1/\n", "http://127.0.0.1:9/v1"), (" \n", OPENAI)])
+def test_white_space_around_the_address_in_the_environment_is_none_of_it(
+    said: str, meant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", said)
+    assert Endpoint("m").base_url == meant
+
+
+@pytest.mark.parametrize("how", ["answer", "stream", "left"])
+def test_client_is_closed_with_its_loop(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[openai.AsyncOpenAI] = []
+
+    class Kept(openai.AsyncOpenAI):
+        def __init__(self, **how: Any) -> None:
+            super().__init__(**how)
+            made.append(self)
+
+    async def ask() -> None:
+        if how == "answer":
+            await model.acomplete("Hello")
+            return
+        async for _ in await model.astream_complete("Hello"):
+            if how == "left":
+                return
+
+    monkeypatch.setattr(openai, "AsyncOpenAI", Kept)
+    with LoopbackServer(["Hi", "Hi"]) as server:
+        model = OpenAI("m", base_url=server.base_url, api_key="secret")
+        for _ in range(2):
+            asyncio.run(ask())
+    assert [client.is_closed() for client in made] == [True, True]

@@ -80,7 +80,7 @@ async def test_address_and_model_are_taken_as_they_are(monkeypatch: pytest.Monke
     monkeypatch.setenv("AGENTFLOW_MODEL", "mine")
     model, _ = await default_model()
     with pytest.raises(LLMConnectionError, match="'mine' at"):
-        await OpenAI(model.model, retry=None).chat([])
+        await OpenAI(model.model, retry=None).acomplete("Hi")
 
 
 async def test_dead_address_is_never_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,6 +144,17 @@ async def test_offline_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     model, reason = await default_model()
     assert isinstance(model, OfflineModel)
     assert "as AGENTFLOW_MODEL says" in reason
+
+
+@pytest.mark.parametrize("space", [" ", "\n"])
+async def test_space_around_an_address_does_not_count(
+    server: LoopbackServer, monkeypatch: pytest.MonkeyPatch, space: str
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{space}{server.base_url}/{space}")
+    monkeypatch.setenv("AGENTFLOW_MODEL", "mine")
+    chosen = (await default_model()).model
+    assert isinstance(chosen, OpenAI)
+    assert chosen.base_url == OpenAI("mine").base_url == server.base_url
 
 
 async def test_who_names_both_is_not_looked_up(server: LoopbackServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import pickle
 from email.utils import formatdate
 from typing import Any
 
 import pytest
 
 from agentflow.clock import use_clock
+from agentflow.errors import AgentflowError
 from agentflow.testing import FakeClock
 from agentflow_llm import (
+    ChatMessage,
     ContentFilterError,
     ContextLengthError,
     LLMAuthenticationError,
@@ -23,10 +27,27 @@ from agentflow_llm import (
     LLMUnavailableError,
     QuotaError,
     RateLimitError,
+    Reply,
+    errors,
 )
 from agentflow_llm.failures import Asked, answered, confessed, retry_after
 
 ASKED = Asked("gpt-9", "http://127.0.0.1:1/v1")
+
+
+ERRORS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, AgentflowError)]
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_every_error_goes_from_process_to_process(kind: type[AgentflowError]) -> None:
+    error = kind("What happened.")
+    facts = {"status": 429, "code": "c", "request_id": "r", "retry_after": 2.0, "attempts": 3, "http_requests": 4}
+    facts |= {"text": "said", "reply": Reply(message=ChatMessage(role="assistant", content="said"))}
+    for name, value in facts.items():
+        if hasattr(error, name):
+            setattr(error, name, value)
+    copied = pickle.loads(pickle.dumps(error))  # noqa: S301 because it was made here
+    assert (type(copied), str(copied), vars(copied)) == (kind, "What happened.", vars(error))
 
 
 def failed(status: int, said: Any = None, **headers: str) -> LLMError:

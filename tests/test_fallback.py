@@ -23,10 +23,12 @@ from agentflow_llm import (
     LLMResponseError,
     LLMServerError,
     LLMTimeoutError,
+    OpenAI,
     QuotaError,
 )
 from agentflow_llm.fallback import Fallback
 from agentflow_llm.retrying import Retrying
+from agentflow_llm.server import Answer, LoopbackServer
 from flaky import HELLO, Flaky, FlakyEmbedder, finish
 
 
@@ -187,3 +189,34 @@ async def test_it_closes_all_and_shows_all() -> None:
         assert (await copy.copy(both).chat(HELLO)).model == "flaky"
         assert repr(both) == "Fallback([Flaky('flaky'), Flaky('other')])"
     assert (first.closed, second.closed) == (1, 1)
+
+
+def test_clients_without_their_list_are_shown_the_right_line() -> None:
+    make: Any = Fallback
+    with pytest.raises(LLMError, match=r"Write Fallback\(\[OpenAI\('gpt-4o'\), other\]\)"):
+        make(Flaky(), Flaky())
+    with pytest.raises(LLMError, match=r"'gpt' is no client. Write Fallback\(\[OpenAI\('gpt-4o-mini'\), other\]\)"):
+        make(["gpt"])
+
+
+async def test_classes_that_no_error_of_a_client_has_are_refused() -> None:
+    on: Any = (ConnectionError,)
+    with pytest.raises(LLMError, match=r"on=\(ConnectionError,\) would never hold.*on=\(LLMConnectionError,\)"):
+        Fallback([Flaky()], on=on)
+    late: Any = (TimeoutError,)
+    assert (await Fallback([Flaky(LLMTimeoutError("late"), retry=None), other()], on=late).chat(HELLO)).model == "other"
+
+
+def test_request_is_that_of_the_first() -> None:
+    both: Any = Fallback([OpenAI("m", base_url="http://127.0.0.1:9/v1"), other()])
+    assert both.render_request(HELLO)["model"] == "m"
+    assert not hasattr(Fallback([Flaky()]), "render_request")
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_request_that_got_no_answer_in_time_is_counted(*, streamed: bool) -> None:
+    with LoopbackServer([Answer("late", delay=60)]) as server:
+        async with OpenAI("m", base_url=server.base_url, timeout=0.2) as slow:
+            both = Fallback([slow, other()])
+            reply = await (both.stream(HELLO).read() if streamed else both.chat(HELLO))
+    assert (reply.model, reply.usage.http_requests) == ("other", 2)

@@ -78,7 +78,7 @@ async def test_results_of_tools_go_back_to_the_model() -> None:
     assert outcomes(result) == [("c1", "3", "ok")]
     assert roles(result.messages) == ["user", "assistant", "tool", "assistant"]
     first, second = model.calls
-    assert first.tools == [add.definition]
+    assert first.tools == (add.definition,)
     assert [m.text for m in first.messages] == ["Be brief.", "1 + 2?"]
     assert second.messages[1:] == result.messages[:3]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,16 +20,20 @@ from agentflow_llm import (
     ChatMessage,
     ChatModel,
     LLMAuthenticationError,
+    LLMBadRequestError,
     LLMError,
     LLMRefusedError,
+    LLMServerError,
     LLMTimeoutError,
     LLMUnavailableError,
+    OpenAI,
     QuotaError,
     RateLimitError,
     Reply,
     ToolDefinition,
     Usage,
 )
+from agentflow_llm.server import Answer, LoopbackServer
 
 HELLO = [ChatMessage(role="user", content="Hello")]
 THREE = Retry(attempts=3)
@@ -77,9 +82,9 @@ async def test_call_is_one_operation_with_its_facts_and_its_reply() -> None:
     assert (op.kind, op.name, op.outcome) == (Kind.CHAT, "flaky", "ok")
     assert op.result is reply
     assert op.subject == ChatCall(
-        "test", "flaky", HELLO, [SEARCH], {"tool_choice": "search", "temperature": 0.5}, {"user": "u"}
+        "test", "flaky", (*HELLO,), (SEARCH,), {"tool_choice": "search", "temperature": 0.5}, {"user": "u"}
     )
-    assert op.subject.messages is HELLO
+    assert op.subject.messages == (*HELLO,)
 
 
 async def test_failure_that_may_pass_is_tried_again_and_noted() -> None:
@@ -227,3 +232,40 @@ async def test_what_a_model_prepares_is_no_part_of_the_call() -> None:
     with record() as seen:
         await Loading().chat(HELLO)
     assert begun == [0, 1]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_call_that_was_late_tells_what_was_sent(*, streamed: bool) -> None:
+    with LoopbackServer([(503, {}, "no"), Answer("late", delay=60)]) as server:
+        async with OpenAI("m", base_url=server.base_url, retry=Retry(5, wait=0), timeout=0.3) as model:
+            with pytest.raises(LLMTimeoutError) as caught:
+                await (model.stream(HELLO).read() if streamed else model.chat(HELLO))
+    assert (caught.value.attempts, caught.value.http_requests) == (2, 2)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_late_call_counts_the_failures_that_a_client_of_one_s_own_told_of(*, streamed: bool) -> None:
+    model = Flaky(LLMServerError("a"), LLMServerError("b"), None, timeout=9)
+    with use_clock(FakeClock()) as clock, pytest.raises(LLMTimeoutError) as caught:
+        await finish(clock, lambda: model.stream(HELLO).read() if streamed else model.chat(HELLO))
+    assert (caught.value.attempts, caught.value.http_requests) == (3, 2)
+
+
+@pytest.mark.parametrize("timeout", [-1, 0, float("nan"), float("inf"), "5", True])
+async def test_time_limit_that_is_none_is_refused(timeout: Any) -> None:
+    told = rf"timeout={timeout!r} is no limit. Write timeout=60, in seconds"
+    with pytest.raises(LLMBadRequestError, match=told):
+        Flaky(timeout=timeout)
+    model = Flaky()
+    with record() as seen:
+        with pytest.raises(LLMBadRequestError, match=told):
+            await model.chat(HELLO, timeout=timeout)
+        with pytest.raises(LLMBadRequestError, match=told):
+            model.stream(HELLO, timeout=timeout)
+    assert (model.asked, seen.operations) == ([], [])
+
+
+@pytest.mark.parametrize("name", [None, "", " ", 5])
+def test_model_without_a_name_is_refused(name: Any) -> None:
+    with pytest.raises(LLMError, match=r"is no name of a model. Write it as text, such as 'gpt-4o-mini'"):
+        OpenAI(name)

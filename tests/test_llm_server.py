@@ -147,7 +147,7 @@ async def test_reply_is_streamed_as_a_server_does() -> None:
 async def test_what_a_server_sends_is_what_our_clients_read(
     kind: type[OpenAI | OpenAIResponses], *, streamed: bool
 ) -> None:
-    usage = Usage(input_tokens=9, output_tokens=5, cached_tokens=4, reasoning_tokens=2)
+    usage = Usage(input_tokens=9, output_tokens=5, cached_tokens=4, cache_write_tokens=3, reasoning_tokens=2)
     with LoopbackServer([SAID.model_copy(update={"usage": usage})]) as server:
         async with kind("m", base_url=server.base_url, api_key="k") as model:
             hello = [ChatMessage(role="user", content="Hello")]
@@ -158,7 +158,7 @@ async def test_what_a_server_sends_is_what_our_clients_read(
     ]
     assert said == expected
     assert (reply.finish_reason, reply.model, reply.id) == ("tool_calls", "m-1", "reply_1")
-    kept = {"input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens"}
+    kept = {"input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens"}
     assert reply.usage.model_dump(include=kept) == usage.model_dump(include=kept)
 
 
@@ -204,6 +204,16 @@ async def test_responses_are_served_plain_and_streamed() -> None:
     assert cut.status == "incomplete"
     assert cut.incomplete_details is not None
     assert cut.incomplete_details.reason == "max_output_tokens"
+
+
+@pytest.mark.parametrize("mode", ["native", "prompt"])
+@pytest.mark.parametrize("kind", [OpenAI, OpenAIResponses])
+async def test_offline_model_gives_answers_of_a_shape(kind: type[OpenAI | OpenAIResponses], mode: Any) -> None:
+    shape = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    asked = ChatMessage(role="user", content="The Eiffel Tower is in Paris.\n\nWhich city is the Eiffel Tower in?")
+    with LoopbackServer(offline_answer) as server:
+        async with kind("m", base_url=server.base_url, api_key="k", output_mode=mode) as model:
+            assert (await model.chat([asked], output=shape)).output == {"city": "Paris"}
 
 
 async def test_offline_model_answers_both_apis() -> None:

@@ -103,7 +103,7 @@ def test_rendered_request_is_the_caller_s_own() -> None:
 
 
 def test_openai_has_its_own_name_for_the_limit_of_tokens() -> None:
-    assert OpenAI("m").render_request([], max_tokens=5)["max_completion_tokens"] == 5
+    assert OpenAI("m").render_request(HELLO, max_tokens=5)["max_completion_tokens"] == 5
 
 
 @pytest.mark.parametrize(("key", "sent"), [("mine", "Bearer mine"), (None, "Bearer no-key-needed")])
@@ -344,7 +344,7 @@ def test_client_is_imported_before_the_call_is_measured() -> None:
         "begun = []\n"
         "with record() as seen:\n"
         "    try:\n"
-        "        asyncio.run(Model('m').chat([]))\n"
+        "        asyncio.run(Model('m').acomplete('Hi'))\n"
         "    except KeyError:\n"
         "        print(begun)\n"
     )

@@ -28,6 +28,7 @@ from agentflow_llm import (
     LLMServerError,
     LLMTimeoutError,
     OpenAI,
+    OpenAIResponses,
     RateLimitError,
     Reply,
     ReplyStream,
@@ -136,9 +137,11 @@ async def test_stream_options_of_one_s_own_are_sent_as_they_are() -> None:
     assert [request.json["stream_options"] for request in server.requests] == [options]
 
 
-async def test_how_an_answer_comes_is_no_extra_field() -> None:
-    with pytest.raises(LLMBadRequestError, match=r"calling chat\(\) or stream\(\)"):
-        await OpenAI("m", api_key="k").chat(HELLO, extra={"stream": True})
+@pytest.mark.parametrize("client", [OpenAI, OpenAIResponses])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_how_an_answer_comes_is_no_extra_field(client: type[OpenAI | OpenAIResponses], *, stream: bool) -> None:
+    with pytest.raises(LLMBadRequestError, match=rf"^extra=\{{'stream': {stream}\}}: .* chat\(\) or stream\(\)"):
+        await client("m", api_key="k").chat(HELLO, extra={"stream": stream})
 
 
 @pytest.mark.parametrize(
@@ -304,7 +307,7 @@ async def test_stream_that_is_closed_from_another_task_gives_its_connection_back
         while not server.requests:  # noqa: ASYNC110 because the server's thread sets no event of this loop
             await asyncio.sleep(0.001)
         await stream.aclose()
-        with pytest.raises(LLMResponseError, match="has not come to its end"):
+        with pytest.raises(LLMResponseError, match="was closed before its end"):
             await reader
         assert (await model.chat(HELLO)).text == "Hi"
 

@@ -19,6 +19,7 @@ from agentflow_llm import (
     LLMError,
     LLMOutputError,
     OpenAI,
+    OpenAIResponses,
     ToolCallPart,
     ToolDefinition,
 )
@@ -233,9 +234,10 @@ def test_output_in_words_is_said_by_the_system() -> None:
     assert begun[0].text == "Be kind."
 
 
-def test_unknown_mode_is_refused() -> None:
+@pytest.mark.parametrize("client", [OpenAI, OpenAIResponses])
+def test_unknown_mode_is_refused(client: Any) -> None:
     with pytest.raises(LLMError, match="Choose one of 'native', 'tool', 'prompt'"):
-        OpenAI("m", output_mode="json")  # type: ignore[arg-type]  # because it is wrong
+        client("m", output_mode="json")
 
 
 # --------------------------------------------------------------------------------------------------- what comes back
@@ -294,7 +296,17 @@ async def test_other_tools_come_first() -> None:
 
 
 @pytest.mark.parametrize(
-    "said", [CITY, f"```\n{CITY}\n```", f"Here:\n```json\n{CITY}```\nDone.", f"The city is {CITY}, I think."]
+    "said",
+    [
+        CITY,
+        f"```\n{CITY}\n```",
+        f"Here:\n```json\n{CITY}```\nDone.",
+        f"The city is {CITY}, I think.",
+        f'<think>{{"q": 1}}</think>{CITY}',
+        f"I think {{x}} so: {CITY}",
+        f'<think>```json\n{{"q": NaN}}\n```</think>\n```json\n{CITY}\n```',
+        f'{CITY} and not {{"name": NaN}}',
+    ],
 )
 def test_object_is_found_in_what_a_model_says(said: str) -> None:
     assert output_format(City).read(said) == ROME
@@ -306,6 +318,12 @@ def test_object_is_found_in_what_a_model_says(said: str) -> None:
     [
         ("Rome", "no JSON object"),
         ("[1]", "no JSON object"),
+        ('{"name": "Rome", "people": NaN}', "no JSON object"),
+        ('{"name": "Rome", "inner": {"name": "Milan"}', "no JSON object"),
+        ("{" * 99_999, "no JSON object"),
+        ('{"a":' * 9_999, "no JSON object"),
+        ('{"a' * 99_999, "no JSON object"),
+        ('{"name": ' + "9" * 5_000 + "}", "no JSON object"),
         ('{"people": 3}', "name: Field required"),
         ('{"name": "Rome", "people": "x"}', "people: Input should be a valid integer"),
     ],
@@ -344,8 +362,27 @@ def test_model_that_is_no_object_is_refused() -> None:
     assert strict_schema(Names.model_json_schema()) is None
 
 
-def test_model_that_is_one_of_several_objects_is_a_shape() -> None:
+def test_model_that_is_one_of_several_objects_is_refused() -> None:
     class Pet(RootModel[Cat | Dog]):
         pass
 
-    assert output_format(Pet).read('{"kind": "dog"}') == Pet(Dog(kind="dog"))
+    with pytest.raises(LLMBadRequestError, match=r"pets: list\[Cat \| Dog\]"):
+        output_format(Pet)
+
+
+def test_model_that_refers_to_itself_is_a_shape() -> None:
+    assert output_format(Node).read('{"value": "x", "children": []}') == Node(value="x")
+
+
+def test_base_model_itself_is_refused() -> None:
+    with pytest.raises(LLMBadRequestError, match="output=BaseModel has no fields"):
+        output_format(BaseModel)
+
+
+@given(
+    st.lists(st.text().filter(lambda text: "{" not in text) | st.just({"q": 1}).map(json.dumps)),
+    st.dictionaries(st.text(), st.integers(), min_size=1),
+)
+def test_last_object_counts_whatever_was_thought_before(thoughts: list[str], answer: dict[str, int]) -> None:
+    said = "".join([*thoughts, json.dumps(answer)])
+    assert output_format({"type": "object"}).read(said) == answer

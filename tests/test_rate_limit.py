@@ -7,6 +7,7 @@ import gc
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -394,3 +395,64 @@ async def test_a_thousand_waiting_cost_little(clock: FakeClock, key: str) -> Non
     begun = time.process_time()
     await finish(clock, lambda: together(*(limited.chat(HELLO, timeout=1000) for _ in range(2000))), step=30)
     assert time.process_time() - begun < 20
+
+
+@pytest.mark.parametrize("way", ["chat", "stream"])
+@pytest.mark.parametrize("between", [None, Fallback, Retrying, Cached])
+async def test_one_inside_another_counts_a_call_once(clock: FakeClock, key: str, way: str, between: Any) -> None:
+    inner = Timed()
+    limited: Any = RateLimited(inner, concurrency=1, requests_per_minute=2, key=key)
+    if between is not None:
+        limited = between([limited] if between is Fallback else limited)
+    limited = RateLimited(limited, concurrency=1, requests_per_minute=2, key=key)
+    for text in ("a", "b", "c"):
+        said = say(text)
+        if way == "chat":
+            await finish(clock, partial(limited.chat, said))
+        else:
+            await finish(clock, limited.stream(said).read)
+    assert inner.came == [0, 0, 60]
+
+
+async def test_embedder_inside_another_counts_a_call_once(clock: FakeClock, key: str) -> None:
+    embedder = FlakyEmbedder()
+    nested = RateLimited(RateLimited(embedder, concurrency=1, key=key), concurrency=1, key=key)
+    await finish(clock, lambda: nested.embed(["a"]))
+    assert len(embedder.asked) == 1
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_call_that_waited_for_others_to_the_end_of_its_time_says_so(
+    clock: FakeClock, key: str, *, streamed: bool
+) -> None:
+    inner = Timed(None)
+    limited = RateLimited(inner, concurrency=1, key=key)
+    first = asyncio.ensure_future(limited.chat(HELLO))
+    await clock.settle()
+    with pytest.raises(
+        LLMTimeoutError, match=f"The limits of '{key}' did not let a call of 'flaky' through within 5 s"
+    ):
+        await finish(
+            clock,
+            lambda: limited.stream(HELLO, timeout=5).read() if streamed else limited.chat(HELLO, timeout=5),
+        )
+    assert len(inner.asked) == 1
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+
+
+async def test_who_waited_in_vain_is_not_remembered_for_it(clock: FakeClock, key: str) -> None:
+    limited = RateLimited(Timed(None), concurrency=1, key=key)
+    first = asyncio.ensure_future(limited.chat(HELLO))
+    await clock.settle()
+    waiting = RateLimited(Flaky(timeout=5), concurrency=1, key=key)
+    with pytest.raises(LLMTimeoutError, match="'flaky' did not answer within 9 s"):
+        await finish(clock, lambda: Fallback([waiting, Flaky(None)], timeout=9).chat(HELLO))
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+
+
+@pytest.mark.parametrize("number", ["4", 0.5, True])
+def test_limit_that_is_no_number_is_refused(number: Any) -> None:
+    with pytest.raises(LLMError, match=f"concurrency={number!r} is no whole number. Write concurrency=10"):
+        RateLimited(Flaky(), concurrency=number)

@@ -285,26 +285,39 @@ def test_cleaning_twice_changes_nothing_more(value: Any) -> None:
 
 
 TEST = """
-from agentflow_llm.pytest_plugin import recording
-from agentflow_llm.messages import ChatMessage
-from agentflow_llm.openai import OpenAI
-import os, pytest
+import os
+
+import pytest
+
+from agentflow_llm import ChatMessage, OpenAI
 
 async def ask(recording):
     how = {"base_url": os.environ["WHERE"], "api_key": "k"} if "WHERE" in os.environ else {}
     async with recording.client(**how) as client:
         return (await OpenAI("m", client=client).chat([ChatMessage(role="user", content="Hello")])).text
 
-@pytest.mark.parametrize("x", ["a b"])
+@pytest.mark.parametrize("x", ["a", "a b", "a/b"])
 async def test_one(recording, x):
     assert await ask(recording) == "Hi"
+
+class TestOne:
+    async def test_one(self, recording):
+        assert await ask(recording) == "Hi"
 
 @pytest.mark.recording("mine/own.json")
 async def test_two(recording):
     assert await ask(recording) == "Hi"
 """
+UNNAMED = """
+import pytest
+
+@pytest.mark.recording
+def test_it(recording):
+    pass
+"""
 
 
+@pytest.mark.slow
 def test_fixture_finds_its_file_and_the_environment_says_the_mode(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(TEST, encoding="utf-8")
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["agentflow_llm.pytest_plugin"]\n', encoding="utf-8")
@@ -315,10 +328,15 @@ def test_fixture_finds_its_file_and_the_environment_says_the_mode(tmp_path: Path
         held = {**os.environ, **environment}
         return subprocess.run(command, env=held, cwd=tmp_path, capture_output=True, text=True, check=False).stdout
 
-    assert "There is no recording at" in run()
+    missing = run()
+    assert "There is no recording at" in missing
+    assert "To make it, run AGENTFLOW_RECORDINGS=missing pytest." in missing
     with LoopbackServer(lambda _: TextPart(text="Hi")) as server:
-        assert "2 passed" in run(AGENTFLOW_RECORDINGS="missing", WHERE=server.base_url)
-    found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.json"))
-    assert found == ["mine/own.json", "recordings/test_it/test_one_a_b.json"]
-    assert "2 passed" in run()
+        assert "5 passed" in run(AGENTFLOW_RECORDINGS="missing", WHERE=server.base_url)
+    found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.json")}
+    assert found > {"mine/own.json", "recordings/test_it/test_one[a].json", "recordings/test_it/TestOne.test_one.json"}
+    assert len(found) == 5
+    assert "5 passed" in run()
     assert "AGENTFLOW_RECORDINGS='all' is none of replay, record, missing" in run(AGENTFLOW_RECORDINGS="all")
+    (tmp_path / "test_it.py").write_text(UNNAMED, encoding="utf-8")
+    assert 'The marker of test_it needs the name of a file: @pytest.mark.recording("joke.json").' in run()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
@@ -13,8 +14,22 @@ import pytest
 from agentflow.clock import use_clock
 from agentflow.observe import Kind, Operation, current_scope, operation
 from agentflow.testing import FakeClock, record
-from agentflow_llm import ChatCall, Delta, LLMConnectionError, LLMResponseError, LLMTimeoutError, Reply, ReplyStream
-from agentflow_llm.stream import in_context
+from agentflow_llm import (
+    BaseChatModel,
+    ChatCall,
+    Delta,
+    Fallback,
+    LLMConnectionError,
+    LLMError,
+    LLMResponseError,
+    LLMTimeoutError,
+    OpenAI,
+    Reply,
+    ReplyStream,
+    Retrying,
+)
+from agentflow_llm.server import Answer, LoopbackServer
+from agentflow_llm.stream import unseen
 from flaky import HELLO, WORDS, Flaky
 
 said: ContextVar[str] = ContextVar("said", default="nothing")
@@ -247,11 +262,11 @@ async def _set_and_wait() -> str:
     return said.get()
 
 
-async def test_in_context_keeps_what_is_set_and_sees_what_was_set() -> None:
+async def test_unseen_keeps_what_is_set_and_sees_what_was_set() -> None:
     context = copy_context()
     context.run(said.set, "inside")
-    assert await in_context(context, _set_and_wait()) == "inside, once"
-    assert await asyncio.ensure_future(_awaiting(in_context(context, _set_and_wait()))) == "inside, once, once"
+    assert await unseen(_set_and_wait, context) == "inside, once"
+    assert await asyncio.ensure_future(_awaiting(unseen(_set_and_wait, context))) == "inside, once, once"
     assert said.get() == "nothing"
 
 
@@ -259,13 +274,13 @@ async def _awaiting(what: Any) -> Any:
     return await what
 
 
-async def test_in_context_passes_errors_and_cancellation_on() -> None:
+async def test_unseen_passes_errors_and_cancellation_on() -> None:
     async def fail() -> None:
         await asyncio.sleep(0)
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        await in_context(copy_context(), fail())
+        await unseen(fail, copy_context())
     left: list[str] = []
 
     async def wait() -> None:
@@ -274,7 +289,7 @@ async def test_in_context_passes_errors_and_cancellation_on() -> None:
         finally:
             left.append("left")
 
-    waiting = asyncio.ensure_future(_awaiting(in_context(copy_context(), wait())))
+    waiting = asyncio.ensure_future(_awaiting(unseen(wait, copy_context())))
     await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -282,7 +297,7 @@ async def test_in_context_passes_errors_and_cancellation_on() -> None:
     assert left == ["left"]
 
 
-async def test_in_context_may_go_on_after_an_error() -> None:
+async def test_unseen_may_go_on_after_an_error() -> None:
     async def stubborn() -> str:
         with suppress(TimeoutError):
             async with asyncio.timeout(0):
@@ -290,10 +305,10 @@ async def test_in_context_may_go_on_after_an_error() -> None:
         await asyncio.sleep(0)
         return "done"
 
-    assert await in_context(copy_context(), stubborn()) == "done"
+    assert await unseen(stubborn, copy_context()) == "done"
 
 
-def test_in_context_closes_what_is_dropped() -> None:
+def test_unseen_closes_what_is_dropped() -> None:
     left: list[str] = []
 
     async def wait() -> None:
@@ -305,9 +320,82 @@ def test_in_context_closes_what_is_dropped() -> None:
     async def begin() -> None:
         context = copy_context()
         context.run(said.set, "inside")
-        waiting: Any = _awaiting(in_context(context, wait()))
+        waiting: Any = _awaiting(unseen(wait, context))
         waiting.send(None)
         waiting.close()
 
     asyncio.run(begin())
     assert left == ["inside"]
+
+
+@pytest.mark.parametrize("way", ["stream", "wrapped", "completion", "kept"])
+@OBSERVED
+def test_stream_that_is_open_when_its_loop_ends_is_closed_in_silence(
+    way: str, *, observed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept: list[Any] = []
+
+    async def leave(model: BaseChatModel) -> None:
+        pieces: Any = await model.astream_complete("Hello") if way == "completion" else model.stream(HELLO)
+        if way == "kept":
+            kept.append(pieces)
+        async for _ in pieces:
+            if way == "kept":
+                return
+            raise ZeroDivisionError
+
+    def run(model: BaseChatModel) -> None:
+        with record(None if observed else frozenset()) as seen, suppress(ZeroDivisionError):
+            asyncio.run(leave(Retrying(Fallback([model])) if way == "wrapped" else model))
+        assert seen.open() == []
+
+    with caplog.at_level(logging.WARNING), LoopbackServer([Answer("one two three", drip=0.01)]) as server:
+        flaky = Flaky()
+        run(flaky)
+        run(OpenAI("m", base_url=server.base_url, api_key="k"))
+    assert flaky.open == 0
+    assert [record.getMessage() for record in caplog.records] == []
+
+
+async def test_stream_that_was_closed_says_so() -> None:
+    stream = Flaky().stream(HELLO)
+    await anext(stream)
+    await stream.aclose()
+    with pytest.raises(LLMResponseError, match="was closed before its end"):
+        await stream.read()
+
+
+async def test_reader_of_a_stream_that_another_task_closes_is_told_so() -> None:
+    stream = Stuck(1).stream(HELLO)
+    reading = asyncio.ensure_future(stream.read())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    await stream.aclose()
+    with pytest.raises(LLMResponseError, match="was closed before its end"):
+        await reading
+
+
+async def test_stream_that_failed_says_so() -> None:
+    stream = Flaky(fails_after=LLMConnectionError("cut off")).stream(HELLO)
+    with pytest.raises(LLMConnectionError):
+        await stream.read()
+    with pytest.raises(LLMResponseError, match="failed before its end: LLMConnectionError: cut off"):
+        await stream.read()
+
+
+async def test_reply_stays_when_its_stream_is_closed() -> None:
+    stream = Flaky().stream(HELLO)
+    reply = await stream.read()
+    await stream.aclose()
+    assert stream.reply is reply
+
+
+async def test_second_reader_is_refused_and_the_first_goes_on() -> None:
+    stream = Flaky(takes=1).stream(HELLO)
+    with use_clock(FakeClock()) as clock:
+        first = asyncio.ensure_future(stream.read())
+        await clock.settle()
+        with pytest.raises(LLMError, match="is being read by another task"):
+            await anext(stream)
+        await clock.advance(1)
+    assert (await first).text == "one two three four"

@@ -384,7 +384,7 @@ def test_options_that_the_api_has_not_are_named(name: str, value: Any) -> None:
 
 
 async def test_how_an_answer_comes_is_not_said_in_extra() -> None:
-    with pytest.raises(LLMBadRequestError, match=r"extra=\{'stream': \.\.\.\}"):
+    with pytest.raises(LLMBadRequestError, match=r"extra=\{'stream': True\}"):
         rendered(extra={"stream": True})
 
 
@@ -926,6 +926,75 @@ async def test_a_schema_that_cannot_be_kept_to_strictly_is_sent_as_it_is() -> No
     schema = {"type": "object", "properties": {"any": {}}}
     asked = rendered(output=schema)["text"]["format"]
     assert (asked["schema"], asked["strict"], asked["name"]) == (schema, False, "output")
+
+
+def shaped(mode: Any, *messages: ChatMessage, **options: Any) -> dict[str, Any]:
+    """The request of a client that asks for a shape in this way."""
+    return OpenAIResponses("m", output_mode=mode).render_request(messages or HELLO, output=Place, **options)
+
+
+class Place(BaseModel):
+    name: str
+
+
+def test_output_tool_has_to_be_called() -> None:
+    body = shaped("tool")
+    (tool,) = body["tools"]
+    assert (tool["type"], tool["name"], tool["parameters"]) == ("function", "Place", Place.model_json_schema())
+    assert body["tool_choice"] == {"type": "function", "name": "Place"}
+    assert "text" not in body
+
+
+def test_output_tool_stands_beside_others() -> None:
+    body = shaped("tool", tools=[WEATHER, ToolDefinition(name="Place")])
+    assert [tool["name"] for tool in body["tools"]] == ["weather", "Place", "Place_"]
+    assert body["tool_choice"] == "required"
+    first = shaped("tool", tools=[WEATHER], tool_choice="weather")
+    assert first["tool_choice"] == {"type": "function", "name": "weather"}
+
+
+def test_output_in_words_is_said_by_the_system() -> None:
+    system, user = shaped("prompt")["input"]
+    assert (system["role"], user) == ("system", {"role": "user", "content": "Hello"})
+    assert json.dumps(Place.model_json_schema()) in system["content"]
+    longer, _ = shaped("prompt", ChatMessage(role="system", content="Be kind."), *HELLO)["input"]
+    assert longer["content"] == f"Be kind.\n\n{system['content']}"
+
+
+PLACE = '{"name": "Rome"}'
+ANSWERS = [
+    ("tool", [function_call("c1", PLACE, "Place")], PLACE, 0),
+    ("tool", [message(PLACE)], PLACE, 0),
+    ("tool", [reasoning("Hm."), function_call("c1", PLACE, "Place"), function_call("c2", "{}", "Place")], PLACE, 0),
+    ("tool", [function_call("c1", PLACE, "Place"), function_call("c2", '{"city": "Rome"}')], PLACE, 1),
+    ("tool", [function_call("c1", '{"city": "Rome"}'), function_call("c2", PLACE, "Place")], PLACE, 1),
+    ("tool", [function_call("c1", '{"city": "Rome"}')], "", 1),
+    ("prompt", [message(f"Here it is: {PLACE}")], f"Here it is: {PLACE}", 0),
+]
+
+
+@pytest.mark.parametrize(("mode", "items", "text", "calls"), ANSWERS)
+async def test_answer_has_the_output_plain_and_in_pieces(mode: Any, items: Any, text: str, calls: int) -> None:
+    told = [event for at, item in enumerate(items) for event in (added(item, at), done(item, at))]
+    with LoopbackServer([response(*items), events(*told, completed(*items))]) as server:
+        async with OpenAIResponses("m", base_url=server.base_url, output_mode=mode) as model:
+            plain = await model.chat(HELLO, output=Place, tools=[WEATHER])
+            stream = model.stream(HELLO, output=Place, tools=[WEATHER])
+            deltas = [delta async for delta in stream]
+    agree(deltas, plain)
+    assert essence(stream.reply) == essence(plain)
+    assert (plain.text, len(plain.tool_calls)) == (text, calls)
+    assert plain.output == (None if calls else Place(name="Rome"))
+    assert plain.finish_reason == ("tool_calls" if calls else "stop")
+
+
+async def test_output_tool_is_corrected() -> None:
+    script = [response(function_call("c1", said, "Place")) for said in ('{"name": 1}', PLACE)]
+    with LoopbackServer(script) as server:
+        async with OpenAIResponses("m", base_url=server.base_url, output_mode="tool") as model:
+            reply = await model.chat(HELLO, output=Place)
+    assert (reply.output, reply.usage.http_requests) == (Place(name="Rome"), 2)
+    assert server.requests[1].json["input"][1] == {"role": "assistant", "content": '{"name": 1}'}
 
 
 async def test_one_operation_with_its_retries() -> None:

@@ -24,6 +24,20 @@ async def test_turns_are_texts_calls_lists_replies_and_functions() -> None:
     assert replies[2].message.content == (TextPart(text="both"), CALL)
 
 
+async def test_one_turn_needs_no_list() -> None:
+    said = ReasoningPart(text="Hm.")
+    for turn in ("text", CALL, said, whole_of("text"), {"a": 1}, lambda _: "text"):
+        with ScriptedModel([turn]) as several, ScriptedModel(turn) as one:
+            expected, reply = await several.chat(HELLO), await one.chat(HELLO)
+        assert reply.message.content == expected.message.content
+    with pytest.raises(LLMUnavailableError, match="down"):
+        await ScriptedModel(LLMUnavailableError("down")).chat(HELLO)
+
+
+def whole_of(text: str) -> Reply:
+    return Reply(message=ChatMessage(role="assistant", content=text))
+
+
 async def test_exception_is_raised() -> None:
     with record() as seen, pytest.raises(LLMUnavailableError, match="down"):
         await ScriptedModel([LLMUnavailableError("down")]).chat(HELLO)

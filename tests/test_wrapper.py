@@ -425,8 +425,8 @@ async def test_model_that_is_only_like_one_is_wrapped_as_well() -> None:
     assert (reply.text, model.provider, model.model, inner.closed) == ("Hi", "foreign", "f-1", 1)
     assert [op.name for op in seen.operations] == ["f-1"]
     assert seen.noted_on(seen.operations[0]).count("retry") == 1
-    assert inner.asked[0] == (HELLO, {"tools": tools, "seed": 1, "extra": {"a": 1}, "timeout": 9})
-    assert inner.asked[1] == (HELLO, {"tools": tools, "seed": 1, "extra": {"a": 1}, "timeout": 7})
+    assert inner.asked[0] == ((*HELLO,), {"tools": (*tools,), "seed": 1, "extra": {"a": 1}, "timeout": 9})
+    assert inner.asked[1] == ((*HELLO,), {"tools": (*tools,), "seed": 1, "extra": {"a": 1}, "timeout": 7})
 
 
 async def test_its_streams_are_wrapped_and_its_output_is_read() -> None:
@@ -445,7 +445,7 @@ async def test_embedder_that_is_only_like_one_is_wrapped_as_well() -> None:
     async with Retrying(Cached(inner)) as embedder:
         found = await embedder.embed(["a", "b"])
     assert [list(vector) for vector in found.vectors] == [[1.0], [1.0]]
-    assert inner.asked == [(["a", "b"], None)]
+    assert inner.asked == [(("a", "b"), None)]
 
 
 @pytest.mark.parametrize("wrapper", [Retrying, RateLimited, Cached])

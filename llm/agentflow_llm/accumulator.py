@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import LLMResponseError
-from .loose import as_dict, as_list, excerpt, parsed
+from .loose import Text, as_dict, as_list, excerpt, parsed
 from .messages import Delta
 from .wire import Said, arguments_in, call_id, calls_in, make_reply, read_calls, read_said, signature_in, usage_in
 
@@ -14,44 +14,6 @@ if TYPE_CHECKING:
 
 Kind = Literal["text", "reasoning", "refusal"]
 _KINDS: tuple[Kind, ...] = ("reasoning", "text", "refusal")
-_FIRST_HIGH, _LAST_HIGH = "\ud800", "\udbff"
-
-
-class _Text:
-    """Pieces of a text, each of them well formed: half of a surrogate pair is held back until the other half comes."""
-
-    __slots__ = ("_held", "pieces")
-
-    def __init__(self) -> None:
-        self._held = ""
-        self.pieces: list[str] = []
-
-    def __str__(self) -> str:
-        return "".join(self.pieces)
-
-    def add(self, piece: str) -> str:
-        """What of the text is now there that was not before."""
-        if self._held or not piece.isascii():
-            piece = self._well_formed(self._held + piece)
-        if piece:
-            self.pieces.append(piece)
-        return piece
-
-    def end(self) -> str:
-        """What was held back."""
-        rest = "\ufffd" if self._held else ""
-        self._held = ""
-        if rest:
-            self.pieces.append(rest)
-        return rest
-
-    def _well_formed(self, piece: str) -> str:
-        self._held = ""
-        if _FIRST_HIGH <= piece[-1] <= _LAST_HIGH:
-            self._held = piece[-1]
-            piece = piece[:-1]
-        # what is a pair becomes its character, what stands alone U+FFFD
-        return piece.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 class _Call:
@@ -63,7 +25,7 @@ class _Call:
         self.given = given  # its id, as the server has it
         self.id = ident
         self.name = ""
-        self.arguments = _Text()
+        self.arguments = Text()
         self.blank = ""  # white space before the first of its arguments
         self.told = False
         self.index = 0
@@ -88,7 +50,7 @@ class Accumulator:
     def __init__(self, output_tool: str | None = None) -> None:
         self.error: Any = None
         self._output_tool = output_tool
-        self._said = {kind: _Text() for kind in _KINDS}
+        self._said = {kind: Text() for kind in _KINDS}
         self._calls: list[_Call] = []
         self._numbered: dict[int, _Call] = {}
         self._many = 0  # calls that were told of

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
+
+from .closing import Closing
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from .endpoint import Endpoint
 
 
-class Adapter:
+class Adapter(Closing):
     """A client that asks an `Endpoint`. It stands before `BaseChatModel` or `BaseEmbedder` among the bases."""
 
     model: str
@@ -45,11 +45,3 @@ class Adapter:
     async def aclose(self) -> None:
         """Close the connections of the running event loop; a client that was given stays open."""
         await self.endpoint.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        await self.aclose()

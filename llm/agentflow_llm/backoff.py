@@ -31,11 +31,23 @@ def checked(policy: Policy | None) -> Policy | None:
 class Attempts:
     """The attempts of one call under a policy."""
 
-    __slots__ = ("_begun", "_call", "_clock", "_failed", "_first_failure", "_idle", "_policy", "http_requests")
+    __slots__ = (
+        "_before",
+        "_begun",
+        "_call",
+        "_clock",
+        "_failed",
+        "_first_failure",
+        "_idle",
+        "_policy",
+        "http_requests",
+    )
 
     def __init__(self, policy: Policy | None, call: ChatCall | EmbeddingsCall) -> None:
         self._policy = policy
         self._call = call
+        call.progress.attempts += 1
+        self._before = call.progress.http_requests
         self._clock = current_clock()
         self._begun = self._clock.monotonic() if policy is not None else 0.0
         self._failed = 0
@@ -48,6 +60,7 @@ class Attempts:
         """Wait as long as the policy says, and note that. Raises the error where it stands, or not `again`."""
         self._failed += 1
         self.http_requests += error.http_requests
+        self._call.progress.counted(self._before + self.http_requests)
         delay = await self._delay(error) if again else None
         if delay is None:
             error.attempts = self._failed
@@ -64,6 +77,7 @@ class Attempts:
             self._call.noting("retry", facts)
         self._idle += delay
         await self._clock.sleep(delay)
+        self._call.progress.attempts += 1
 
     async def _delay(self, error: LLMError) -> float | None:
         """Seconds to wait before another attempt, or None where the error stands. No wait outlasts the caller."""

@@ -49,8 +49,9 @@ class Cached(Wrapper):
     parameters, output and `extra`. An embedder's texts are remembered one by one: only the new ones are asked for.
     An answer that is known costs nothing: its usage has no request, unknown tokens and a cost of 0. Whether it was
     is a note `cache` on the call's operation. A stream is remembered when it was read to its end, and then comes word
-    by word. Errors, and answers that are not the `output` that was asked for, are not remembered. Equal calls at the
-    same time are all asked. `Cached(RateLimited(client))` lets known answers pass the limits; the other order does not.
+    by word. Not remembered are errors, answers that are not the `output` that was asked for, and those of a `Fallback`
+    inside that are not its first client's. Equal calls at the same time are all asked. `Cached(RateLimited(client))`
+    lets known answers pass the limits; the other order does not.
     """
 
     title = "Cached"
@@ -110,6 +111,7 @@ class _CachedChatModel(_Cached, ChatWrapper):
         known = await self._known(call, key)
         if known is not None:
             return known
+        call.progress.stopgap = False
         reply = await ask(call)
         await self._remember(call, key, reply)
         return reply
@@ -125,6 +127,7 @@ class _CachedChatModel(_Cached, ChatWrapper):
                 yield delta
             yield known
             return
+        call.progress.stopgap = False
         async with aclosing(ask(call)) as items:
             async for item in items:
                 if isinstance(item, Reply):
@@ -145,7 +148,7 @@ class _CachedChatModel(_Cached, ChatWrapper):
             with_output(call, reply)
         except LLMOutputError:  # asked again, it may do better
             return
-        if key is not None:
+        if key is not None and not call.progress.stopgap:
             await self._keep([(key, reply.model_dump_json().encode(), reply.model)])
 
 
@@ -160,11 +163,13 @@ class _CachedEmbedder(_Cached, EmbedderWrapper):
             call.noting("cache", {"hit": not new})
         usage, model = _HIT, next((row[2] for row in found.values()), "")
         if new:
-            answer = await ask(replace(call, texts=[*new.values()]))
+            call.progress.stopgap = False
+            answer = await ask(replace(call, texts=tuple(new.values())))
             usage, model = answer.usage, answer.model
             check_vectors(answer, len(new))
             rows = [(key, array("f", vector).tobytes(), model) for key, vector in zip(new, answer.vectors, strict=True)]
-            await self._keep(rows)
+            if not call.progress.stopgap:
+                await self._keep(rows)
             found.update((row[0], row) for row in rows)
         return Embeddings([array("f", found[key][1]) for key in keys], usage, model)
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from agentflow.clock import current_clock
 from agentflow.observe import Kind, operation
 
 from .backoff import Attempts, checked
-from .errors import LLMError, LLMOutputError, LLMTimeoutError
+from .errors import LLMBadRequestError, LLMError, LLMOutputError, LLMTimeoutError
 from .messages import Reply
 from .model import Embeddings
 from .records import ChatCall, EmbeddingsCall
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from .backoff import Policy
+    from .records import Progress
 
 CallT = TypeVar("CallT", ChatCall, EmbeddingsCall)
 AnswerT = TypeVar("AnswerT", Reply, Embeddings)
@@ -39,9 +41,12 @@ class BaseClient(ABC, Generic[CallT, AnswerT]):
     """Tells the accounts of one server apart, where that is known: a hash of the key, never the key."""
 
     def __init__(self, model: str, provider: str, *, retry: Policy | None = None, timeout: float | None = None) -> None:
+        given: Any = model
+        if not isinstance(given, str) or not given.strip():
+            raise LLMError(f"model={model!r} is no name of a model. Write it as text, such as 'gpt-4o-mini'.")
         self.model = model
         self.provider = provider
-        self.timeout = timeout
+        self.timeout = checked_timeout(timeout)
         self.retry = checked(retry)
 
     def __repr__(self) -> str:
@@ -70,8 +75,8 @@ class BaseClient(ABC, Generic[CallT, AnswerT]):
 
     async def _call(self, call: CallT, timeout: float | None) -> AnswerT:
         """Answer, as one operation, within the limit of time."""
+        timeout = self.patience(timeout)
         await self.prepare()
-        timeout = self.timeout if timeout is None else timeout
         with operation(self.kind, self.model, call) as seen:
             if seen is not None:
                 call = replace(call, noting=seen.note)
@@ -87,12 +92,20 @@ class BaseClient(ABC, Generic[CallT, AnswerT]):
 
     async def in_time(self, call: CallT, timeout: float | None) -> AnswerT:
         """`whole`, within so many seconds; the deadline of the call, if it has one, holds as well."""
-        return await self.within(timeout, self.whole(due(call, timeout)))
+        return await self.within(timeout, self.whole(due(call, timeout)), call.progress)
 
-    async def within(self, timeout: float | None, answer: Awaitable[ResultT]) -> ResultT:
-        """Await something of this client for at most so many seconds. Raises `LLMTimeoutError`."""
+    def patience(self, timeout: float | None) -> float | None:
+        """Seconds for a call that says so itself, or does not. Raises `LLMBadRequestError` where it makes no sense."""
+        return self.timeout if timeout is None else checked_timeout(timeout)
+
+    async def within(self, timeout: float | None, answer: Awaitable[ResultT], progress: Progress) -> ResultT:
+        """Await something of this client for at most so many seconds, for a call that has come so far.
+
+        Raises `LLMTimeoutError`, which tells what was sent meanwhile.
+        """
         if timeout is None:
             return await answer
+        before = progress.attempts, progress.http_requests
         limit = current_clock().timeout(timeout)
         try:
             async with limit:
@@ -100,11 +113,27 @@ class BaseClient(ABC, Generic[CallT, AnswerT]):
         except TimeoutError as error:
             if isinstance(error, LLMTimeoutError) or not limit.expired():
                 raise
-            raise self.late(timeout) from error
+            raise self.late_with(timeout, progress, *before) from error
 
     def whole(self, call: CallT) -> Awaitable[AnswerT]:
         """All that belongs to a call; `complete`, unless a subclass adds to it."""
         return self.complete(call)
+
+    def late_with(
+        self, timeout: float, progress: Progress, attempts: int = 0, http_requests: int = 0
+    ) -> LLMTimeoutError:
+        """As `late`, with what the call has done since it had so many attempts and requests behind it."""
+        if progress.queued is None:
+            error = self.late(timeout)
+        else:
+            error = LLMTimeoutError(
+                f"The limits of {progress.queued!r} did not let a call of {self.model!r} through within {timeout:g} s. "
+                "Give it longer with timeout=, or ask less at once."
+            )
+            progress.queued = None
+        error.attempts = max(1, progress.attempts - attempts)
+        error.http_requests = progress.http_requests - http_requests
+        return error
 
     def late(self, timeout: float) -> LLMTimeoutError:
         """The error of a call that took too long."""
@@ -117,6 +146,16 @@ class BaseClient(ABC, Generic[CallT, AnswerT]):
     def place(self) -> str:
         """Where the model runs, to be put behind its name in a message."""
         return ""
+
+
+def checked_timeout(timeout: float | None) -> float | None:
+    """The limit of time. Raises `LLMBadRequestError` where it is none."""
+    given: Any = timeout
+    if given is None or (isinstance(given, int | float) and not isinstance(given, bool) and 0 < given < math.inf):
+        return timeout
+    raise LLMBadRequestError(
+        f"timeout={timeout!r} is no limit. Write timeout=60, in seconds, more than 0; None in a client for no limit."
+    )
 
 
 def due(call: CallT, timeout: float | None) -> CallT:

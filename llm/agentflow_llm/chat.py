@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
+from collections.abc import Mapping
 from contextlib import aclosing
 from contextvars import copy_context
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from agentflow.clock import current_clock
 from agentflow.observe import Kind, open_operation
 
 from .backoff import Attempts
 from .call import BaseClient, counting
+from .closing import Closing
 from .completion import Completion
 from .errors import LLMBadRequestError, LLMError, LLMOutputError
-from .messages import ChatMessage, Delta, Reply
-from .model import ChatOptions, RequestOptions
+from .loose import excerpt
+from .messages import ChatMessage, Delta, Reply, ToolDefinition
+from .model import TOOL_CHOICES, ChatOptions, RequestOptions
 from .output import output_format
 from .records import ChatCall
-from .stream import ReplyStream, TimeLimit, in_context, pieces_of
+from .stream import ReplyStream, TimeLimit, pieces_of, unseen
 from .tokens import TokenEstimator
 
 if TYPE_CHECKING:
@@ -30,11 +34,10 @@ if TYPE_CHECKING:
 
     from agentflow.observe import Opened
 
-    from .messages import ToolDefinition
-
-_CHOICES = ("auto", "none", "required")
 _PARAMETERS = ("temperature", "max_tokens", "stop", "seed", "reasoning", "tool_choice")
 _OPTIONS = ChatOptions.__required_keys__ | ChatOptions.__optional_keys__
+_MESSAGES = {ChatMessage}
+_LONGEST_SHOWN = 200
 _REPAIRS = 1
 """How often a model is asked to correct an output that is not valid."""
 
@@ -80,9 +83,8 @@ class BaseChatModel(BaseClient[ChatCall, Reply]):
     def stream(self, messages: Sequence[ChatMessage], **options: Unpack[ChatOptions]) -> ReplyStream:
         """See `ChatModel.stream`."""
         call = replace(self.call_of(messages, options), streamed=True)
-        timeout = options.get("timeout")
-        timeout = self.timeout if timeout is None else timeout
-        limit = None if timeout is None else TimeLimit(timeout, self.late(timeout))
+        timeout = self.patience(options.get("timeout"))
+        limit = None if timeout is None else TimeLimit(timeout, partial(self.late_with, timeout, call.progress))
         return ReplyStream(self._pieces(call, limit), limit)
 
     def learn(self, call: ChatCall, reply: Reply) -> None:
@@ -92,7 +94,7 @@ class BaseChatModel(BaseClient[ChatCall, Reply]):
 
     async def acomplete(self, prompt: str, **options: Unpack[ChatOptions]) -> Completion:
         """Answer a prompt: `str()` of it, or `.text`, is the answer. The same as `chat` with one message of a user."""
-        reply = await self.chat([ChatMessage(role="user", content=prompt)], **options)
+        reply = await self.chat(_prompt(prompt), **options)
         return Completion([reply.text], 1, reply.text)
 
     async def astream_complete(self, prompt: str, **options: Unpack[ChatOptions]) -> AsyncIterator[Completion]:
@@ -100,15 +102,7 @@ class BaseChatModel(BaseClient[ChatCall, Reply]):
 
         `part.delta` is the new text, `str(part)` all of it so far. The same as `stream` with one message of a user.
         """
-        return self._completions(self.stream([ChatMessage(role="user", content=prompt)], **options))
-
-    async def _completions(self, stream: ReplyStream) -> AsyncGenerator[Completion]:
-        said: list[str] = []
-        async with stream:
-            async for delta in stream:
-                if delta.type == "text":
-                    said.append(delta.text)
-                    yield Completion(said, len(said), delta.text)
+        return _Completions(self.stream(_prompt(prompt), **options))
 
     def call_of(self, messages: Sequence[ChatMessage], options: RequestOptions) -> ChatCall:
         """The record of a call. Raises `LLMBadRequestError` where the options make no sense."""
@@ -123,7 +117,12 @@ class BaseChatModel(BaseClient[ChatCall, Reply]):
             )
         given: dict[str, Any] = dict(options)
         asked = {name: given[name] for name in _PARAMETERS if given.get(name) is not None}
-        tools = options.get("tools") or ()
+        said = _conversation(messages)
+        tools = options.get("tools")
+        tools = () if tools is None else _tools(tools)
+        extra: Any = options.get("extra")
+        if extra is not None and not isinstance(extra, Mapping):
+            raise LLMBadRequestError(f"extra={_shown(extra)} is no mapping. Write extra={{'name of a field': ...}}.")
         if "tool_choice" in asked:
             _check_choice(asked["tool_choice"], tools)
         if isinstance(asked.get("stop"), str):
@@ -132,10 +131,10 @@ class BaseChatModel(BaseClient[ChatCall, Reply]):
         return ChatCall(
             self.provider,
             self.model,
-            messages,
+            said,
             tools,
             asked,
-            options.get("extra") or {},
+            cast("Mapping[str, Any]", extra or {}),
             self.server_address,
             self.server_port,
             None if output is None else output_format(output),
@@ -146,6 +145,7 @@ class BaseChatModel(BaseClient[ChatCall, Reply]):
         return self.complete(call) if call.output is None else self._shaped(call)
 
     async def _shaped(self, call: ChatCall) -> Reply:
+        sent = call.progress.http_requests
         reply = await self.complete(call)
         for repairs in range(_REPAIRS + 1):
             try:
@@ -156,8 +156,9 @@ class BaseChatModel(BaseClient[ChatCall, Reply]):
                 if call.noting is not None:
                     call.noting("repair", {"attempt": repairs + 1, "error": error})
                 again = ChatMessage(role="user", content=str(error))
-                call = replace(call, messages=[*call.messages, reply.message, again])
+                call = replace(call, messages=(*call.messages, reply.message, again))
             before = reply.usage
+            call.progress.counted(sent + before.http_requests)
             try:
                 reply = await self.complete(call)
             except LLMError as error:
@@ -190,6 +191,11 @@ class BaseChatModel(BaseClient[ChatCall, Reply]):
         seen = context.run(open_operation, self.kind, self.model, call)
         if seen is None:
             async with aclosing(self.complete_deltas(call)) as items:
+                try:
+                    item = await unseen(items.__anext__)
+                except StopAsyncIteration:
+                    return
+                yield item if isinstance(item, Delta) else self._whole(call, item)
                 async for item in items:
                     yield item if isinstance(item, Delta) else self._whole(call, item)
             return
@@ -199,7 +205,7 @@ class BaseChatModel(BaseClient[ChatCall, Reply]):
             async with aclosing(self.complete_deltas(call)) as items:
                 # until the first piece has come the operation is the current one, for whoever sends the request
                 try:
-                    yield self._seen(await in_context(context, anext(items)), call, seen, first=True)
+                    yield self._seen(await unseen(items.__anext__, context), call, seen, first=True)
                 except StopAsyncIteration:
                     return
                 async for item in items:
@@ -242,13 +248,83 @@ def with_output(call: ChatCall, reply: Reply) -> Reply:
         raise cut from error
 
 
+class _Completions(Closing):
+    """A stream as completions that grow. No generator: one that is around a stream might be closed at the same time."""
+
+    def __init__(self, stream: ReplyStream) -> None:
+        self._stream = stream
+        self._said: list[str] = []
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Completion:
+        async for delta in self._stream:
+            if delta.type == "text":
+                self._said.append(delta.text)
+                return Completion(self._said, len(self._said), delta.text)
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """End the stream."""
+        await self._stream.aclose()
+
+
+def _prompt(prompt: Any) -> Sequence[ChatMessage]:
+    """One message of a user. Raises `LLMBadRequestError` where it is no text."""
+    if not isinstance(prompt, str):
+        raise LLMBadRequestError(f"A prompt is a text, not {_shown(prompt)}. For messages write chat(messages).")
+    return (ChatMessage(role="user", content=prompt),)
+
+
+def _shown(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]}..."
+
+
+def _conversation(messages: Any) -> tuple[ChatMessage, ...]:
+    """The messages, which nobody can change any more. Raises `LLMBadRequestError` where they are something else."""
+    try:
+        said: tuple[Any, ...] = tuple(messages)
+    except TypeError:
+        said = ()
+    kinds = {*map(type, said)}
+    if kinds == _MESSAGES or (kinds and all(issubclass(kind, ChatMessage) for kind in kinds)):
+        return said
+    if isinstance(messages, ChatMessage):
+        raise LLMBadRequestError("A call takes a list of messages, not a single one. Write chat([message]).")
+    if not isinstance(messages, str):
+        messages = next((message for message in said if not isinstance(message, ChatMessage)), messages)
+    text = excerpt(messages if isinstance(messages, str) else "Hello")
+    raise LLMBadRequestError(
+        f"A call takes a list of messages, one at the least, not {_shown(messages)}. "
+        f"Write chat([ChatMessage(role='user', content={text})])."
+    )
+
+
+def _tools(tools: Any) -> tuple[ToolDefinition, ...]:
+    """The tools, likewise."""
+    try:
+        listed: tuple[Any, ...] = tuple(tools)
+    except TypeError:
+        listed = (tools,)
+    wrong = [tool for tool in listed if not isinstance(tool, ToolDefinition)]
+    if not wrong:
+        return listed
+    wrong = [tools] if isinstance(tools, ToolDefinition) else wrong
+    raise LLMBadRequestError(
+        f"tools= takes a list of ToolDefinition, not {_shown(wrong[0])}. Write "
+        "tools=[ToolDefinition(name='search', description='...', parameters={...})]; an agent takes functions as well."
+    )
+
+
 def _check_choice(choice: str, tools: Sequence[ToolDefinition]) -> None:
     names = [tool.name for tool in tools]
-    if choice in names or (choice in _CHOICES and (tools or choice != "required")):
+    if choice in names or (choice in TOOL_CHOICES and (tools or choice != "required")):
         return
     if not tools:
         raise LLMBadRequestError(
             f"tool_choice={choice!r} needs tools. Write chat(messages, tools=[...], tool_choice=...)."
         )
-    valid = ", ".join(map(repr, (*_CHOICES, *names)))
+    valid = ", ".join(map(repr, (*TOOL_CHOICES, *names)))
     raise LLMBadRequestError(f"tool_choice={choice!r} is no tool of this call. Choose one of {valid}.")

@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any, cast
 
+from agentflow.clock import current_clock
 from agentflow.observe import Kind
 
 from .conformance import must, nothing_left, watching
@@ -41,6 +42,8 @@ _LOOK_UP = ToolDefinition(
 )
 _POPULATION = (ChatMessage(role="user", content='What is the population of the city "Paris"? Look it up.'),)
 _TINY = 1e-4
+_NOTICED = 1.0
+"""Seconds: who takes longer than this, when it was given `_TINY`, takes no notice of the limit."""
 
 
 class ChatChecks:
@@ -293,9 +296,11 @@ class ChatChecks:
             )
 
     async def errors(self) -> None:
-        """A call that runs out of time raises an `LLMError`, and leaves nothing behind."""
+        """A call that runs out of time raises an `LLMError`, in time, and leaves nothing behind."""
+        clock = current_clock()
         async with nothing_left("A call that runs out of time"):
             for ask in (_chat, _stream):
+                begun = clock.monotonic()
                 try:
                     await ask(self.model, _COUNT, timeout=_TINY)
                 except LLMError:
@@ -304,6 +309,12 @@ class ChatChecks:
                     raise AssertionError(
                         f"With timeout={_TINY} it raises {error!r}. Raise an LLMTimeoutError."
                     ) from error
+                took = clock.monotonic() - begun
+                must(
+                    took < _NOTICED,
+                    f"With timeout={_TINY} it ends after {took:.1f} s. Give up in time, as a BaseChatModel does, and "
+                    "raise an LLMTimeoutError.",
+                )
 
     async def failures(self) -> None:
         """What goes wrong is an `LLMError`, and ends the operation."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agentflow.observe import Kind
 
@@ -49,17 +49,17 @@ class BaseEmbedder(BaseClient[EmbeddingsCall, Embeddings]):
 
     async def embed(self, texts: Sequence[str], *, timeout: float | None = None) -> Embeddings:
         """See `Embedder.embed`."""
-        if isinstance(texts, str):
-            raise LLMBadRequestError("embed() takes a list of texts. Write embed([text]).")
-        if not texts:
+        given = _checked(texts)
+        if not given:
             return Embeddings([], model=self.model)
-        call = EmbeddingsCall(self.provider, self.model, texts, self.dimensions, self.server_address, self.server_port)
+        call = EmbeddingsCall(self.provider, self.model, given, self.dimensions, self.server_address, self.server_port)
         return await self._call(call, timeout)
 
     async def whole(self, call: EmbeddingsCall) -> Embeddings:
         """`complete`, for one batch of texts after the other."""
         vectors: list[Sequence[float]] = []
         usage, model = Usage(), ""
+        before = call.progress.http_requests
         for texts in self._batches(call.texts):
             try:
                 answer = await self.complete(call if len(texts) == len(call.texts) else replace(call, texts=texts))
@@ -69,6 +69,7 @@ class BaseEmbedder(BaseClient[EmbeddingsCall, Embeddings]):
                 raise
             vectors.extend(answer.vectors)
             usage, model = usage + answer.usage, answer.model
+            call.progress.counted(before + usage.http_requests)
         return Embeddings(vectors, usage, model)
 
     def _batches(self, texts: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -82,6 +83,20 @@ class BaseEmbedder(BaseClient[EmbeddingsCall, Embeddings]):
             batch.append(text)
             size += len(text)
         yield batch
+
+
+def _checked(texts: Any) -> tuple[str, ...]:
+    """The texts, which nobody can change any more. Raises `LLMBadRequestError` where there are others among them."""
+    if isinstance(texts, str):
+        raise LLMBadRequestError("embed() takes a list of texts. Write embed([text]).")
+    try:
+        given: tuple[Any, ...] = tuple(texts)
+    except TypeError:
+        given = (texts,)
+    wrong = [text for text in given if not isinstance(text, str)]
+    if wrong:
+        raise LLMBadRequestError(f"embed() takes a list of texts, and {wrong[0]!r} is none. Write embed([text]).")
+    return given
 
 
 def check_vectors(answer: Embeddings, texts: int) -> None:

@@ -13,20 +13,21 @@ import sys
 from contextlib import aclosing, contextmanager, suppress
 from hashlib import sha256
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from agentflow.clock import current_clock
 
 from . import failures, prices
+from .closing import Closing
 from .errors import LLMAuthenticationError, LLMError
 from .failures import Asked
 from .loose import as_dict, excerpt, first
+from .records import Progress
 from .sse import EventReader, decoded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
-    from types import TracebackType
 
     from openai import AsyncOpenAI
 
@@ -82,7 +83,13 @@ async def _until_closed(client: AsyncOpenAI | None) -> AsyncGenerator[None]:
             await client.close()
 
 
-class Endpoint:
+def _begin(generator: AsyncGenerator[None]) -> None:
+    """Run it to its first `yield`. The loop calls this itself: what a stream begins is kept from it (`unseen`)."""
+    with suppress(StopIteration, StopAsyncIteration):  # the latter where it is closed already
+        generator.asend(None).send(None)
+
+
+class Endpoint(Closing):
     """Where a model is asked: `post` a request, or `stream` its answer.
 
     - `api_key`: by default `OPENAI_API_KEY`. Servers other than OpenAI's may need none.
@@ -106,11 +113,14 @@ class Endpoint:
         provider: str | None = None,
         owner: str = "OpenAI",
     ) -> None:
+        _check_text("api_key", api_key, "'sk-...'")
+        _check_text("base_url", base_url, "'http://127.0.0.1:8000/v1'")
         if client is not None:
             _check_client(client, api_key, base_url, owner)
             base_url = str(client.base_url)
-        self.base_url = (base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI).rstrip("/")
-        url = read_address(self.base_url, "base_url" if base_url else "OPENAI_BASE_URL")
+        address = base_url or os.environ.get("OPENAI_BASE_URL", "").strip() or OPENAI
+        url = read_address(address, "base_url" if base_url else "OPENAI_BASE_URL")
+        self.base_url = address.rstrip("/")
         known = _provider(url.hostname or "", url.port)
         self.provider = provider or known or "openai"
         self._billed_by = provider or known
@@ -139,26 +149,35 @@ class Endpoint:
         if self._billed_by is not None:
             await prices.prepare()
 
-    async def post(self, path: str, body: Mapping[str, Any]) -> Answer:
-        """The answer to a request. Raises `LLMError`, also for an error that comes with status 200."""
+    async def post(self, path: str, body: Mapping[str, Any], *, progress: Progress | None = None) -> Answer:
+        """The answer to a request, which is counted in `progress`.
+
+        Raises `LLMError`, also for an error that comes with status 200.
+        """
         known = await self._client()
-        with self._errors():
+        with self._errors(progress):
             response = await known.client.post(path, body=body, cast_to=known.response_type, options=_OPTIONS)
             return Answer(self._read(response), response.headers)
 
     async def stream(
-        self, path: str, body: Mapping[str, Any], *, done: bool = False, headers: dict[str, str] | None = None
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        *,
+        done: bool = False,
+        headers: dict[str, str] | None = None,
+        progress: Progress | None = None,
     ) -> AsyncGenerator[list[tuple[str, dict[str, Any]]]]:
         """The events of a streamed answer: for each read from the network a list of names ("" mostly) and data.
 
         `[DONE]` is left out, unless `done`: it is then an event of this name without data. An answer that is no
         stream but plain JSON is given as one event. `headers` is filled with those of the answer, before its events.
-        Raises `LLMError`; the connection is closed on every path.
+        The request is counted in `progress`. Raises `LLMError`; the connection is closed on every path.
         """
         known = await self._client()
         from openai import AsyncStream  # noqa: PLC0415 because it costs a second, and only who calls needs it
 
-        with self._errors():
+        with self._errors(progress):
             streamed = await known.client.post(
                 path, body=body, cast_to=object, options=_OPTIONS, stream=True, stream_cls=AsyncStream[object]
             )
@@ -177,7 +196,7 @@ class Endpoint:
                     for events in self._last(reader, response, done=done):
                         yield events
                     if reader.done:
-                        await _drain(reads)
+                        await drain(reads)
             finally:
                 await response.aclose()  # httpx, before httpx2, leaves it open when its reading is given up
 
@@ -230,10 +249,12 @@ class Endpoint:
         return failures.no_reply(self.asked, reason, response.status_code, response.headers)
 
     @contextmanager
-    def _errors(self) -> Generator[None]:
+    def _errors(self, progress: Progress | None) -> Generator[None]:
         """Makes errors of ours of whatever the client and its transport raise, for a request that was sent."""
         import openai  # noqa: PLC0415 because it costs a second, and only who calls needs it
 
+        progress = progress or Progress()
+        progress.http_requests += 1
         try:
             yield
         except LLMError as error:
@@ -247,8 +268,10 @@ class Endpoint:
         except openai.APIConnectionError as error:
             raise _sent(failures.no_connection(self.asked, error)) from error
         except openai.OpenAIError as error:
+            progress.http_requests -= 1
             raise LLMError(f"The client for {self.asked} failed: {error}") from error
         except (TypeError, ValueError) as error:  # what stands in a header or in `extra` may be no bytes, or no JSON
+            progress.http_requests -= 1
             raise failures.not_sent(self.asked, error) from error
         except Exception as error:
             # the client lets through what its transport raises in the midst of a stream
@@ -267,10 +290,11 @@ class Endpoint:
             await self.prepare()
             if loop in self._open:  # another call was faster
                 return self._open[loop]
-            for other in [other for other in self._open if other.is_closed()]:
-                del self._open[other]
+            for other in list(self._open):
+                if other.is_closed():
+                    self._open.pop(other, None)  # a call in another thread may have been faster
             known = self._open[loop] = self._connect()
-            await anext(known.until_closed)
+            loop.call_soon(_begin, known.until_closed)
         return known
 
     def _connect(self) -> _Open:
@@ -308,14 +332,6 @@ class Endpoint:
         if known is not None:
             await known.until_closed.aclose()
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
 
 def _bytes_of(response: Any) -> Any:
     """What comes of a response, as it comes; taken bare where it can be, which is faster by half."""
@@ -323,7 +339,8 @@ def _bytes_of(response: Any) -> Any:
     return response.aiter_raw() if bare else response.aiter_bytes()
 
 
-async def _drain(reads: AsyncGenerator[bytes]) -> None:
+async def drain(reads: AsyncGenerator[Any]) -> None:
+    """Read what is left of an answer whose last event has come, so that the connection can be used again."""
     with suppress(Exception):  # what matters has come
         async with current_clock().timeout(_PATIENCE_AT_THE_END):
             async for _ in reads:
@@ -349,10 +366,15 @@ def read_address(address: str, called: str) -> SplitResult:
     raise LLMError(f"{called}={address!r} is no address. Write {called}={meant!r}.")
 
 
+def _check_text(name: str, given: object, meant: str) -> None:
+    if given is not None and not isinstance(given, str):  # what it is instead may be a secret
+        raise LLMError(f"{name}= is a text, not of type {type(given).__name__}. Write {name}={meant}.")
+
+
 def _check_client(client: Any, api_key: str | None, base_url: str | None, owner: str) -> None:
     if api_key is not None or base_url is not None:
         raise LLMError(f"{owner}(client=...) has its key and address from the client. Leave out api_key and base_url.")
-    if not inspect.iscoroutinefunction(getattr(client, "post", None)):
+    if isinstance(client, type) or not inspect.iscoroutinefunction(getattr(client, "post", None)):
         raise LLMError(f"client={client!r} is no asynchronous client. Write client=openai.AsyncOpenAI(...).")
 
 

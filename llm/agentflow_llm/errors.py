@@ -118,7 +118,7 @@ class LLMOutputError(LLMResponseError):
 
     reply: Any = None
 
-    def __init__(self, message: str, text: str) -> None:
+    def __init__(self, message: str, text: str = "") -> None:
         super().__init__(message)
         self.text = text
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from .call import BaseClient, counting, due
 from .chat import BaseChatModel
+from .closing import Closing
 from .embedding import BaseEmbedder
 from .errors import (
     LLMAuthenticationError,
     LLMError,
     LLMNotFoundError,
     LLMResponseError,
+    LLMTimeoutError,
     LLMUnavailableError,
     QuotaError,
 )
@@ -23,8 +25,7 @@ from .records import ChatCall, EmbeddingsCall
 from .wrapper import as_chat_model, as_embedder, close, is_chat
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Sequence
-    from types import TracebackType
+    from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 
     from .model import ChatModel, Embedder
 
@@ -43,7 +44,7 @@ CallT = TypeVar("CallT", ChatCall, EmbeddingsCall)
 AnswerT = TypeVar("AnswerT", Reply, Embeddings)
 
 
-class Fallback:
+class Fallback(Closing):
     """Chat models, or embedders, of which the next is asked where one fails: `Fallback([OpenAI("gpt-4o"), other])`.
 
     - `on`: the classes of errors after which another is asked. By default where the server cannot answer, answers
@@ -82,6 +83,13 @@ class Fallback:
         given: Any = on
         if not isinstance(given, tuple) or not all(isinstance(one, type) for one in cast("list[object]", [*given])):
             raise LLMError(f"on={on!r} is no tuple of classes of errors. Write on=(LLMUnavailableError, QuotaError).")
+        for one in on:
+            # `TimeoutError` is a base of one of ours, and so are its own bases
+            if not issubclass(one, LLMError) and not issubclass(LLMTimeoutError, one):
+                raise LLMError(
+                    f"on=({one.__name__},) would never hold: clients raise LLMError. Write on=(LLMConnectionError,), "
+                    "or another class of agentflow_llm."
+                )
         self._on = on
         self.clients = clients
         self.server_address, self.server_port = clients[0].server_address, clients[0].server_port
@@ -90,18 +98,17 @@ class Fallback:
     def __repr__(self) -> str:
         return f"Fallback([{', '.join(map(repr, self.clients))}])"
 
+    @property
+    def render_request(self) -> Callable[..., dict[str, Any]]:
+        """That of the first client. Raises `AttributeError` where it has none."""
+        client: Any = self.clients[0]
+        render: Callable[..., dict[str, Any]] = client.render_request
+        return render
+
     async def aclose(self) -> None:
         """Close all of them, where they can be closed."""
         for client in self.clients:
             await close(client)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
 
 class _Round(Generic[CallT, AnswerT]):
@@ -116,6 +123,7 @@ class _Round(Generic[CallT, AnswerT]):
         self._failed: list[str] = []
         # not the errors: their tracebacks lead back here, and what is in such a circle is not closed in its order
         self._http_requests = 0
+        self._before: int = call.progress.http_requests
 
     async def ask(self, *, once: bool) -> AnswerT:
         """The answer of the first that has one."""
@@ -123,7 +131,7 @@ class _Round(Generic[CallT, AnswerT]):
             ask = client.answer if once else client.complete
             try:
                 await client.prepare()
-                answer = await client.within(client.timeout, ask(self.call_for(client)))
+                answer = await client.within(client.timeout, ask(self.call_for(client)), self._call.progress)
             except LLMError as error:
                 self.go_on(client, error)
             else:
@@ -144,6 +152,7 @@ class _Round(Generic[CallT, AnswerT]):
     def go_on(self, client: BaseClient[CallT, AnswerT], error: LLMError, *, last: bool = False) -> None:
         """Note that another is asked. Raises the error, with what went before, where that is not done."""
         self._http_requests += error.http_requests
+        self._call.progress.counted(self._before + self._http_requests)
         number = len(self._failed) + 1
         if last or number == len(self._clients) or not isinstance(error, self._on):
             error.http_requests = self._http_requests
@@ -157,6 +166,8 @@ class _Round(Generic[CallT, AnswerT]):
 
     def answered(self, client: BaseClient[CallT, AnswerT], answer: AnswerT) -> AnswerT:
         """The answer, with all that it took, and whose it is."""
+        if self._failed:
+            self._call.progress.stopgap = True
         answer = counting(answer, self._http_requests)
         if answer.model:
             return answer
@@ -204,7 +215,7 @@ class _FallbackChatModel(Fallback, BaseChatModel):
                 await model.prepare()
                 async with aclosing(ask(tried.call_for(model))) as items:
                     # its time is up to the first piece; for the rest there is that of all together
-                    item = await model.within(model.timeout, anext(items, None))
+                    item = await model.within(model.timeout, anext(items, None), call.progress)
                     begun = True
                     if item is not None:
                         yield item if isinstance(item, Delta) else tried.answered(model, item)
@@ -242,15 +253,17 @@ class _FallbackEmbedder(Fallback, BaseEmbedder):
         return await _Round(self.embedders, self._on, call).ask(once=False)
 
 
-def _kind_of(fallback: type[Fallback], clients: Any = None, **_: object) -> Any:
+def _kind_of(fallback: type[Fallback], clients: Any = None, *more: Any, **_: object) -> Any:
     if issubclass(fallback, _FallbackChatModel | _FallbackEmbedder):  # who copies one knows which
         return object.__new__(fallback)
-    if not isinstance(clients, list | tuple) or not clients:
-        raise LLMError(f"Fallback takes a list of clients, not {clients!r}. Write Fallback([OpenAI('gpt-4o'), other]).")
-    given = cast("list[object]", [*clients])
-    kinds = {is_chat(client, "Fallback") for client in given}
+    if more or not isinstance(clients, list | tuple) or not clients:
+        given = cast("tuple[object, ...]", (clients, *more))
+        shown = ", ".join(map(repr, given))
+        raise LLMError(f"Fallback takes a list of clients, not {shown}. Write Fallback([OpenAI('gpt-4o'), other]).")
+    listed = cast("list[object]", [*clients])
+    kinds = {is_chat(client, "Fallback", "Fallback([OpenAI('gpt-4o-mini'), other])") for client in listed}
     if len(kinds) > 1:
-        raise LLMError(f"Fallback({given!r}) mixes chat models with embedders. Make one Fallback of each.")
+        raise LLMError(f"Fallback({listed!r}) mixes chat models with embedders. Make one Fallback of each.")
     return object.__new__(_FallbackChatModel if True in kinds else _FallbackEmbedder)
 
 

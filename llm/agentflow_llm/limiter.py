@@ -33,6 +33,8 @@ class Limits:
     def __post_init__(self) -> None:
         for name in self.__slots__:
             number = getattr(self, name)
+            if number is not None and (not isinstance(number, int) or isinstance(number, bool)):
+                raise LLMError(f"{name}={number!r} is no whole number. Write {name}=10, or leave it out.")
             if number is not None and number < 1:
                 raise LLMError(f"{name}={number!r} lets nothing through. Write 1 or more, or leave it out.")
 

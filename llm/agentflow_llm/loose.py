@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any, TypeGuard
 
+_FIRST_HIGH, _LAST_HIGH = "\ud800", "\udbff"
+"""The first halves of surrogate pairs, from the first to the last."""
+
 
 def as_dict(value: Any) -> dict[str, Any]:
     """The object that it is, or an empty one."""
@@ -47,6 +50,44 @@ def well_formed(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+class Text:
+    """Pieces of a text, each of them well formed: half of a surrogate pair is held back until the other half comes."""
+
+    __slots__ = ("_held", "pieces")
+
+    def __init__(self) -> None:
+        self._held = ""
+        self.pieces: list[str] = []
+
+    def __str__(self) -> str:
+        return "".join(self.pieces)
+
+    def add(self, piece: str) -> str:
+        """What of the text is now there that was not before."""
+        if self._held or not piece.isascii():
+            piece = self._held + piece
+            self.drop()
+            if _FIRST_HIGH <= piece[-1:] <= _LAST_HIGH:
+                self._held = piece[-1]
+                piece = piece[:-1]
+            piece = well_formed(piece)
+        if piece:
+            self.pieces.append(piece)
+        return piece
+
+    def drop(self) -> None:
+        """Forget what was held back."""
+        self._held = ""
+
+    def end(self) -> str:
+        """What was held back."""
+        rest = "\ufffd" if self._held else ""
+        self.drop()
+        if rest:
+            self.pieces.append(rest)
+        return rest
 
 
 def excerpt(value: Any, longest: int = 200) -> str:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from .stream import ReplyStream
 
 
+TOOL_CHOICES = ("auto", "none", "required")
+"""What `tool_choice` may be beside the name of a tool."""
+
+
 class RequestOptions(TypedDict, total=False):
     """What a request to a model may say beside its messages; all of it may be left out, and None is left out.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Unpack
 
 from agentflow.retry import Retry
 
@@ -14,22 +14,21 @@ from .call import counting
 from .chat import BaseChatModel
 from .endpoint import Endpoint
 from .errors import LLMBadRequestError, LLMError, LLMResponseError
-from .output import OutputMode
-from .wire import ignored_choices, output_tool, read_reply, render_request
+from .output import checked_mode
+from .wire import check_extra, ignored_choices, output_tool, read_reply, render_request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
 
     from openai import AsyncOpenAI
 
-    from agentflow.retry import RetryPolicy
-
+    from .backoff import Policy
     from .messages import ChatMessage, Delta, Reply
     from .model import RequestOptions
+    from .output import OutputMode
     from .records import ChatCall
 
 _PATH = "/chat/completions"
-_MODES = get_args(OutputMode)
 
 
 class OpenAI(Adapter, BaseChatModel):
@@ -59,16 +58,14 @@ class OpenAI(Adapter, BaseChatModel):
         base_url: str | None = None,
         client: AsyncOpenAI | None = None,
         provider: str | None = None,
-        retry: RetryPolicy | None = Retry(attempts=3),  # noqa: B008 because a policy is frozen
+        retry: Policy | None = Retry(attempts=3),  # noqa: B008 because a policy is frozen
         timeout: float | None = 60.0,
         output_mode: OutputMode = "native",
     ) -> None:
-        if output_mode not in _MODES:
-            raise LLMError(f"output_mode={output_mode!r} is none. Choose one of {', '.join(map(repr, _MODES))}.")
         endpoint = Endpoint(model, api_key=api_key, base_url=base_url, client=client, provider=provider)
         super().__init__(model, endpoint.provider, retry=retry, timeout=timeout)
         self.connect(endpoint)
-        self.output_mode: OutputMode = output_mode
+        self.output_mode: OutputMode = checked_mode(output_mode)
         self._max_tokens_as = "max_completion_tokens" if endpoint.is_openai else "max_tokens"
         self._usage_in_streams = True
 
@@ -81,17 +78,14 @@ class OpenAI(Adapter, BaseChatModel):
         return deepcopy(self._render(self.call_of(messages, options)))
 
     def _render(self, call: ChatCall) -> dict[str, Any]:
-        if call.extra.get("stream"):
-            raise LLMBadRequestError(
-                "extra={'stream': True}: how an answer comes is said by calling chat() or stream()."
-            )
+        check_extra(call.extra)
         return render_request(call, max_tokens_as=self._max_tokens_as, output_mode=self.output_mode)
 
     async def answer(self, call: ChatCall) -> Reply:
         """One request. Raises `LLMError`."""
-        answer = await self.endpoint.post(_PATH, self._render(call))
+        answer = await self.endpoint.post(_PATH, self._render(call), progress=call.progress)
         try:
-            reply = read_reply(answer.body, output_tool=self._output_tool(call))
+            reply = read_reply(answer.body, output_tool=output_tool(call, self.output_mode))
         except LLMResponseError as error:
             raise self.endpoint.no_reply(str(error), answer.headers) from error
         return self._finished(call, reply, ignored_choices(answer.body))
@@ -104,11 +98,13 @@ class OpenAI(Adapter, BaseChatModel):
             body["stream_options"] = {"include_usage": True}
         refused = 0
         while True:
-            chunks = Accumulator(self._output_tool(call))
+            chunks = Accumulator(output_tool(call, self.output_mode))
             begun = False
             headers: dict[str, str] = {}
             try:
-                async with aclosing(self.endpoint.stream(_PATH, body, done=True, headers=headers)) as reads:
+                async with aclosing(
+                    self.endpoint.stream(_PATH, body, done=True, headers=headers, progress=call.progress)
+                ) as reads:
                     async for events in reads:
                         for delta in chunks.feed(events):
                             begun = True
@@ -139,9 +135,6 @@ class OpenAI(Adapter, BaseChatModel):
         except LLMResponseError as error:
             raise self.endpoint.no_reply(str(error), headers) from error
         return ends, self._finished(call, reply, chunks.ignored)
-
-    def _output_tool(self, call: ChatCall) -> str | None:
-        return None if call.output is None or self.output_mode != "tool" else output_tool(call, call.output)
 
     def _finished(self, call: ChatCall, reply: Reply, ignored: int) -> Reply:
         """The reply with its price. Raises `ContentFilterError` where a filter left nothing of it."""

@@ -66,7 +66,7 @@ class OpenAIEmbedder(Adapter, BaseEmbedder):
     async def answer(self, call: EmbeddingsCall) -> Embeddings:
         """One request. Raises `LLMError`."""
         _check(call.texts)
-        body, headers = await self.endpoint.post("/embeddings", _render(call))
+        body, headers = await self.endpoint.post("/embeddings", _render(call), progress=call.progress)
         body = as_dict(body)
         try:
             vectors = read_vectors(body.get("data"), len(call.texts), call.dimensions)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
-from .errors import LLMBadRequestError, LLMOutputError
+from .errors import LLMBadRequestError, LLMError, LLMOutputError
 from .loose import as_dict, as_list
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ OutputMode = Literal["native", "tool", "prompt"]
 """How a model is asked for an answer of some shape: by the server's own means, as a tool's arguments, or in words."""
 
 _NAME = re.compile(r"[^A-Za-z0-9_-]+")
-_FENCED = re.compile(r"```(?:json)?\s*\n?(.*?)```", re.DOTALL | re.IGNORECASE)
 _LONGEST_NAME = 64
 _MOST_ERRORS = 5
+_STRIDE = 10_000
 _SAYS_WHAT = frozenset({"type", "anyOf", "enum", "const", "$ref"})
 _NUMBERS = frozenset({"multipleOf", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"})
 _LISTS = frozenset({"items", "minItems", "maxItems"})
@@ -32,6 +32,14 @@ _TAKEN = _SAYS_WHAT | _NUMBERS | _LISTS | _OBJECTS | {"title", "description", "p
 """What a schema that is kept to strictly may say."""
 _FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"})
 _SAYS_NOTHING = frozenset({"default", "discriminator", "examples", "deprecated", "readOnly", "writeOnly", "$schema"})
+
+
+def checked_mode(output_mode: OutputMode) -> OutputMode:
+    """It. Raises `LLMError` where it is none."""
+    modes = get_args(OutputMode)
+    if output_mode not in modes:
+        raise LLMError(f"output_mode={output_mode!r} is none. Choose one of {', '.join(map(repr, modes))}.")
+    return output_mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +53,9 @@ class OutputFormat:
     def read(self, text: str) -> Any:
         """The object in a model's text, which may stand in a fence or between words.
 
-        With a pydantic model it is validated; with a schema alone, it is any JSON object. Raises `LLMOutputError`,
-        which says what is wrong in words that the model can use.
+        Where there are several objects, the last counts: models think before they answer. With a pydantic model it is
+        validated; with a schema alone, only its own `required` fields are seen to. Raises `LLMOutputError`, which says
+        what is wrong in words that the model can use.
         """
         data = _json_in(text)
         if data is None:
@@ -70,9 +79,13 @@ def output_format(output: object) -> OutputFormat:
     """The shape that `output=` asks for. Raises `LLMBadRequestError` where it is none."""
     if isinstance(output, OutputFormat):
         return output
+    if output is BaseModel:
+        raise LLMBadRequestError(
+            "output=BaseModel has no fields. Write class City(BaseModel): name: str, and output=City."
+        )
     if isinstance(output, type) and issubclass(output, BaseModel):
         schema = output.model_json_schema()
-        if schema.get("type", "object") == "object":
+        if _root(schema).get("type") == "object":
             return OutputFormat(_NAME.sub("_", output.__name__)[:_LONGEST_NAME], schema, output)
     elif isinstance(output, dict):
         schema = cast("dict[str, Any]", output)
@@ -80,22 +93,38 @@ def output_format(output: object) -> OutputFormat:
             name = _NAME.sub("_", str(schema.get("title") or "output"))[:_LONGEST_NAME]
             return OutputFormat(name, schema)
     raise LLMBadRequestError(
-        f"output={output!r} is no shape of an answer. Give a class derived from pydantic.BaseModel, or the JSON schema "
-        'of an object: {"type": "object", "properties": {...}}.'
+        f"output={output!r} is no shape of an answer, which is one object. Give a class derived from "
+        'pydantic.BaseModel, or the JSON schema of an object: {"type": "object", "properties": {...}}. A list, or one '
+        "of several shapes, goes into a field: class Answer(BaseModel): pets: list[Cat | Dog]."
     )
 
 
 def _json_in(text: str) -> dict[str, Any] | None:
-    """The JSON object of a text: all of it, in a fence, or from its first brace to its last."""
-    fenced = _FENCED.search(text)
-    for candidate in (text, fenced[1] if fenced else "", text[text.find("{") : text.rfind("}") + 1]):
+    """The JSON object of a text: all of it, or the last that is whole. One within an object that breaks off is none."""
+    try:
+        data: Any = from_json(text, allow_inf_nan=False)
+    except ValueError:
+        data = None
+    if isinstance(data, dict):
+        return cast("dict[str, Any]", data)
+    no_numbers: list[str] = []
+    decoder = json.JSONDecoder(parse_constant=no_numbers.append)
+    found: dict[str, Any] | None = None
+    at = text.find("{")
+    while at >= 0:
+        if at > _STRIDE:  # an error counts the lines of all that stands before it
+            text, at = text[at:], 0
+        no_numbers.clear()
         try:
-            data: Any = from_json(candidate)
-        except ValueError:
-            continue
-        if isinstance(data, dict):
-            return cast("dict[str, Any]", data)
-    return None
+            data, end = decoder.raw_decode(text, at)
+        except json.JSONDecodeError as error:
+            end = max(error.pos, at + 1)  # on from where it breaks off: each character is read once or twice
+        except (ValueError, RecursionError):  # a number of thousands of digits, or thousands of braces
+            break
+        else:
+            found = found if no_numbers else data
+        at = text.find("{", end)
+    return found
 
 
 def strict_schema(schema: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -103,12 +132,18 @@ def strict_schema(schema: Mapping[str, Any]) -> dict[str, Any] | None:
 
     Every object then has all of its properties, and no others; what has a default is to be answered as well.
     """
+    root = _root(schema)
+    return _strict(root) if root.get("type") == "object" else None
+
+
+def _root(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema, with what it refers to at its root, as that of a model does that refers to itself."""
     root = as_dict(schema)
     target = root.get("$ref")
-    if isinstance(target, str):  # of a model that refers to itself
-        named = as_dict(as_dict(root.get("$defs")).get(target.removeprefix("#/$defs/")))
-        root = {**named, "$defs": root.get("$defs")}
-    return _strict(root) if root.get("type") == "object" else None
+    if not isinstance(target, str):
+        return root
+    named = as_dict(as_dict(root.get("$defs")).get(target.removeprefix("#/$defs/")))
+    return {**named, "$defs": root.get("$defs")}
 
 
 def _strict(schema: Any) -> dict[str, Any] | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .errors import LLMError
-from .limiter import Account, Limits, Stay
+from .limiter import Account, Limits, NoRoomError, Stay
 from .messages import ChatMessage, Delta, ImagePart, Reply, ToolCallPart, ToolResultPart, Usage
 from .model import Embeddings
 from .records import ChatCall, EmbeddingsCall
@@ -34,7 +35,8 @@ class RateLimited(Wrapper):
 
     Calls go in the order in which they came. A `Retry-After` that one gets holds back all with the same key, up to
     60 s. Each attempt waits for itself; the wait is a note `rate_limit` on the call's operation. A call whose timeout
-    would end before its turn comes fails at once, with a `RateLimitError` that says so.
+    would end before its turn comes fails at once, with a `RateLimitError` that says so. Where one `RateLimited` stands
+    inside another with the same key, the outer one counts.
     """
 
     title = "RateLimited"
@@ -80,17 +82,31 @@ class _RateLimited(RateLimited):
         known = (inner.provider, inner.server_address, inner.server_port, inner.account)
         self._limits = Account.of(key or " ".join(str(part) for part in known if part is not None), limits, self)
 
+    def _inside(self, call: CallT) -> CallT | None:
+        """The call as it goes on from here. None where it has a place already, and another would be one too many."""
+        key = self._limits.key
+        return None if key in call.limits else replace(call, limits=call.limits | {key})
+
     async def _enter(self, call: ChatCall | EmbeddingsCall) -> Stay:
         tokens = _estimated(call) if self._limits.limits.tokens_per_minute is not None else 0
-        stay = await self._limits.limiter().enter(tokens, call.deadline)
+        call.progress.queued = self._limits.key
+        try:
+            stay = await self._limits.limiter().enter(tokens, call.deadline)
+        except NoRoomError:
+            call.progress.queued = None
+            raise
+        call.progress.queued = None
         if stay.waited > 0 and call.noting is not None:
             call.noting("rate_limit", {"wait": stay.waited, "because": stay.because, "key": self._limits.key})
         return stay
 
     async def _limited(self, ask: Callable[[CallT], Awaitable[AnswerT]], call: CallT) -> AnswerT:
+        inside = self._inside(call)
+        if inside is None:
+            return await ask(call)
         stay = await self._enter(call)
         try:
-            answer = await ask(call)
+            answer = await ask(inside)
             stay.spent(_spent(answer.usage))
         except LLMError as error:
             stay.spent(0)
@@ -110,10 +126,16 @@ class _RateLimitedChatModel(_RateLimited, ChatWrapper):
         self, ask: Callable[[ChatCall], AsyncGenerator[Delta | Reply]], call: ChatCall
     ) -> AsyncGenerator[Delta | Reply]:
         """As `through`, in pieces."""
+        inside = self._inside(call)
+        if inside is None:
+            async with aclosing(ask(call)) as items:
+                async for item in items:
+                    yield item
+            return
         stay = await self._enter(call)
         begun = False
         try:
-            async with aclosing(ask(call)) as items:
+            async with aclosing(ask(inside)) as items:
                 async for item in items:
                     begun = True
                     if isinstance(item, Reply):

@@ -68,13 +68,17 @@ class Recording:
         self.mode = mode
         self._split = split
         self._all_used = all_used
-        self._file = _read(self.path, mode)
+        self._file = self._read()
         self._known = [_Interaction(as_dict(item)) for item in as_list(self._file.get("interactions"))]
         self._recorded = 0
         self._misses: list[str] = []
 
     def __repr__(self) -> str:
         return f"Recording({str(self.path)!r}, mode={self.mode!r})"
+
+    def remedy(self) -> str:
+        """What makes it record an answer that the file has not, for messages."""
+        return f'write Recording({str(self.path)!r}, mode="missing")'
 
     def client(self, **options: Any) -> AsyncOpenAI:
         """A client of the `openai` library whose requests go through this; `options` are those of `AsyncOpenAI`.
@@ -143,7 +147,7 @@ class Recording:
     def _miss(self, asked: _Interaction) -> str:
         """What is said of a request that the file has not."""
         said = f"{self.path} has no answer to this {asked}."
-        how = f'To record it, write Recording({str(self.path)!r}, mode="missing").'
+        how = f"To record it, {self.remedy()}."
         if not self._known:
             return f"{said}\nIt is empty. {how}"
         number, nearest = max(enumerate(self._known, start=1), key=lambda item: item[1].likeness(asked))
@@ -156,6 +160,20 @@ class Recording:
     def _times(self, asked: _Interaction) -> str:
         times = sum(one.matches(asked) for one in self._known)
         return "once" if times == 1 else f"{times} times"
+
+    def _read(self) -> dict[str, Any]:
+        file = repr(str(self.path))
+        try:
+            said: Any = json.loads(self.path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            if self.mode != "replay":
+                return {"interactions": []}
+            raise StorageError(f"There is no recording at {file}. To make it, {self.remedy()}.") from error
+        except (OSError, ValueError) as error:
+            raise StorageError(f"The recording {file} cannot be read: {error}.") from error
+        if not isinstance(as_dict(said).get("interactions"), list):
+            raise StorageError(f'{file} is no recording: it is no JSON object with "interactions".')
+        return as_dict(said)
 
     def save(self) -> None:
         """Write the file. Raises `StorageError`."""
@@ -213,22 +231,6 @@ class _Interaction:
         told = [f"- {self.line}", f"+ {sent.line}"] * (self.line != sent.line)
         found = difflib.unified_diff(_lines(self.body), _lines(sent.body), "recorded", "sent", lineterm="")
         return [*told, *found]
-
-
-def _read(path: Path, mode: Mode) -> dict[str, Any]:
-    try:
-        said: Any = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        if mode != "replay":
-            return {"interactions": []}
-        raise StorageError(
-            f'There is no recording at {str(path)!r}. To make it, write Recording({str(path)!r}, mode="missing").'
-        ) from error
-    except (OSError, ValueError) as error:
-        raise StorageError(f"The recording {str(path)!r} cannot be read: {error}.") from error
-    if not isinstance(as_dict(said).get("interactions"), list):
-        raise StorageError(f'{str(path)!r} is no recording: it is no JSON object with "interactions".')
-    return as_dict(said)
 
 
 def _essence(value: Any) -> Any:

@@ -13,6 +13,23 @@ if TYPE_CHECKING:
     from .output import OutputFormat
 
 
+class Progress:
+    """How far a call has come: there is one for each call, and all copies of its record have it."""
+
+    attempts: int = 0
+    """How many were begun."""
+    http_requests: int = 0
+    """How many were sent, also those that nobody has told of yet."""
+    queued: str | None = None
+    """Whose limits it waits for now."""
+    stopgap: bool = False
+    """Whether a client answered last that stands in for another."""
+
+    def counted(self, http_requests: int) -> None:
+        """So many at the least were sent; a client may count for itself, and tell when it has failed or answered."""
+        self.http_requests = max(self.http_requests, http_requests)
+
+
 @dataclass(frozen=True, slots=True)
 class ChatCall:
     """The subject of a chat operation, whose name is the model asked for and whose result is a `Reply`.
@@ -50,6 +67,9 @@ class ChatCall:
     """When the caller's patience ends, by the monotonic time of the clock in force."""
     noting: Callable[[str, dict[str, Any]], None] | None = None
     """Notes something on the operation: name and facts. None where nobody listens; then no facts need be made."""
+    limits: frozenset[str] = frozenset()
+    """Whose limits have let it through, and count it until it ends."""
+    progress: Progress = field(default_factory=Progress, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +87,8 @@ class EmbeddingsCall:
     server_port: int | None = None
     deadline: float | None = None
     noting: Callable[[str, dict[str, Any]], None] | None = None
+    limits: frozenset[str] = frozenset()
+    progress: Progress = field(default_factory=Progress, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Unpack
 
-from agentflow.clock import current_clock
 from agentflow.retry import Retry
 
 from .adapter import Adapter
 from .chat import BaseChatModel
-from .endpoint import Endpoint
-from .errors import ContentFilterError, LLMBadRequestError, LLMError, LLMResponseError
+from .endpoint import Endpoint, drain
+from .errors import ContentFilterError, LLMError, LLMResponseError
 from .loose import as_dict
+from .output import checked_mode
 from .responses_events import ResponseReader, failure_in
 from .responses_wire import check_parameters, read_reply, render_request
+from .wire import check_extra, output_tool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from .backoff import Policy
     from .messages import ChatMessage, Delta, Reply
     from .model import RequestOptions
+    from .output import OutputMode
     from .records import ChatCall
 
 _PATH = "/responses"
@@ -41,8 +43,6 @@ _STATUS = {
 """The status that an answer of a kind would have, by the code of the error that came in its place."""
 _WRONG = ("invalid_", "image_", "unsupported_")
 """How the codes of errors begin that the request itself is to blame for."""
-_PATIENCE_AT_THE_END = 0.1
-"""Seconds for the end of an answer whose last event has come; only then the connection can be used again."""
 
 
 class OpenAIResponses(Adapter, BaseChatModel):
@@ -51,7 +51,8 @@ class OpenAIResponses(Adapter, BaseChatModel):
     - `store`: whether the server keeps the answers, as `extra={"previous_response_id": reply.id}` needs it. By default
       it keeps nothing: each call sends all of the conversation. The model's thoughts go with it, encrypted, where
       `reasoning=` is given.
-    - All else is as with `OpenAI`; `stop` and `seed` raise `LLMBadRequestError`, for the API does not have them.
+    - All else, `output_mode` among it, is as with `OpenAI`; `stop` and `seed` raise `LLMBadRequestError`, for the API
+      does not have them.
 
     Raises `LLMError`, as all models do.
     """
@@ -66,6 +67,7 @@ class OpenAIResponses(Adapter, BaseChatModel):
         provider: str | None = None,
         retry: Policy | None = Retry(attempts=3),  # noqa: B008 because a policy is frozen
         timeout: float | None = 60.0,
+        output_mode: OutputMode = "native",
         store: bool = False,
     ) -> None:
         endpoint = Endpoint(
@@ -73,6 +75,7 @@ class OpenAIResponses(Adapter, BaseChatModel):
         )
         super().__init__(model, endpoint.provider, retry=retry, timeout=timeout)
         self.connect(endpoint)
+        self.output_mode: OutputMode = checked_mode(output_mode)
         self.store = store
 
     def call_of(self, messages: Sequence[ChatMessage], options: RequestOptions) -> ChatCall:
@@ -86,19 +89,19 @@ class OpenAIResponses(Adapter, BaseChatModel):
         return deepcopy(self._render(self.call_of(messages, options)))
 
     def _render(self, call: ChatCall) -> dict[str, Any]:
-        if "stream" in call.extra:
-            raise LLMBadRequestError("extra={'stream': ...}: how an answer comes is said by chat() or stream().")
-        return render_request(call, store=self.store)
+        check_extra(call.extra)
+        return render_request(call, store=self.store, output_mode=self.output_mode)
 
     async def answer(self, call: ChatCall) -> Reply:
         """One request. Raises `LLMError`."""
-        body, headers = await self.endpoint.post(_PATH, self._render(call))
+        body, headers = await self.endpoint.post(_PATH, self._render(call), progress=call.progress)
         return self._reply(as_dict(body), call, headers)
 
     async def deltas(self, call: ChatCall) -> AsyncGenerator[Delta | Reply]:
         """One request, answered in pieces. Raises `LLMError`."""
-        reader = ResponseReader()
-        async with aclosing(self.endpoint.stream(_PATH, {**self._render(call), "stream": True})) as reads:
+        reader = ResponseReader(output_tool(call, self.output_mode))
+        body = {**self._render(call), "stream": True}
+        async with aclosing(self.endpoint.stream(_PATH, body, progress=call.progress)) as reads:
             async for events in reads:
                 for name, data in events:
                     for delta in reader.feed(name, as_dict(data)):
@@ -107,10 +110,7 @@ class OpenAIResponses(Adapter, BaseChatModel):
                         raise self._failed(reader.failure)
                 if reader.response is not None:
                     yield self._reply(reader.response, call)
-                    with suppress(Exception):  # what matters has come
-                        async with current_clock().timeout(_PATIENCE_AT_THE_END):
-                            async for _ in reads:
-                                pass
+                    await drain(reads)
                     return
         raise self.endpoint.cut()
 
@@ -119,7 +119,7 @@ class OpenAIResponses(Adapter, BaseChatModel):
         if failure:
             raise self._failed(failure, headers)
         try:
-            reply = read_reply(body)
+            reply = read_reply(body, output_tool=output_tool(call, self.output_mode))
         except LLMResponseError as error:
             raise self.endpoint.no_reply(str(error), headers) from error
         if reply.finish_reason == "content_filter" and not (reply.text or reply.refusal or reply.tool_calls):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from .loose import as_dict, as_list, well_formed
+from .loose import Text, as_dict, as_list, well_formed
 from .messages import Delta
 from .responses_wire import SECTIONS, known_id, sections_of
 from .wire import call_id
@@ -32,22 +32,19 @@ where all of the text stands when it is done."""
 _PIECES = {f"{stem}.delta": facts for stem, facts in _STEMS.items()}
 _WHOLES = {f"{stem}.done": facts for stem, facts in _STEMS.items()}
 _ENDS = {"response.completed", "response.incomplete", "response.failed"}
-_HIGH = ("\ud800", "\udbff")
-"""The first halves of surrogate pairs, from the first to the last."""
 
 
 class _Item:
     """An item of the answer, as far as it has come."""
 
-    __slots__ = ("call", "data", "done", "held", "index", "said")
+    __slots__ = ("call", "data", "done", "index", "said")
 
     def __init__(self, data: dict[str, Any], index: int) -> None:
         self.data = data
         self.index = index  # among the calls
         self.call = False  # whether the call was handed on: its id and its name
         self.done = False
-        self.said: dict[tuple[str, int], list[str]] = {}
-        self.held = ""  # half of a surrogate pair: the other half is the next piece's
+        self.said: dict[tuple[str, int], Text] = {}
 
     @property
     def type(self) -> str:
@@ -56,22 +53,21 @@ class _Item:
 
     def add(self, kind: str, number: int, text: str) -> Iterator[Delta]:
         """A piece of one of its texts."""
-        if not text.isascii() or self.held:
-            text = self.held + text
-            self.held = text[-1:] if _HIGH[0] <= text[-1:] <= _HIGH[1] else ""
-            text = well_formed(text[: len(text) - len(self.held)])
         section = self.said.get((kind, number))
         if section is None:
-            section = self.said[kind, number] = []
+            section = self.said[kind, number] = Text()
+        text = section.add(text)
         if not text:
             return
-        if not section and self.type == "reasoning" and any(self.said.values()):
+        if len(section.pieces) == 1 and self.type == "reasoning" and self._has_said_more_than(section):
             yield Delta(type="reasoning", text=SECTIONS)
-        section.append(text)
         if self.type == "function_call":
             yield from self._called(text)
         else:
             yield Delta(type=_DELTA[kind], text=text)
+
+    def _has_said_more_than(self, section: Text) -> bool:
+        return any(other.pieces for other in self.said.values() if other is not section)
 
     def _called(self, text: str) -> Iterator[Delta]:
         if self.call:
@@ -86,13 +82,15 @@ class _Item:
             return
         self.call = True
         self.data = {**self.data, "call_id": ident}
-        text = "".join(self.said.get(("arguments", 0), ()))
+        text = str(self.said.get(("arguments", 0), ""))
         yield Delta(type="tool_call", text=text, index=self.index, id=ident, name=name)
 
     def complete(self, kind: str, number: int, text: str) -> Iterator[Delta]:
         """The whole of one of its texts: what was missing is handed on."""
-        said = "".join(self.said.get((kind, number), ()))
-        self.held = ""
+        section = self.said.get((kind, number))
+        said = "" if section is None else str(section)
+        if section is not None:
+            section.drop()
         if len(said) < len(text) and text.startswith(said):
             yield from self.add(kind, number, text[len(said) :])
 
@@ -109,7 +107,7 @@ class _Item:
         """It as the server has it, or where that never came, as its pieces make it."""
         if self.done:
             return self.data
-        texts = [(kind, "".join(pieces)) for (kind, _), pieces in self.said.items()]
+        texts = [(kind, str(text)) for (kind, _), text in self.said.items()]
         match self.type:
             case "function_call":
                 return {**self.data, "arguments": "".join(text for _, text in texts)}
@@ -121,13 +119,15 @@ class _Item:
 
 
 class ResponseReader:
-    """Puts an answer together: `feed` it events.
+    """Puts an answer together: `feed` it events. The first call of `output_tool` is handed on as text.
 
     - `response`: the whole answer, as if it had not been streamed, once it has come to its end.
     - `failure`: what the server tells of an error that ended it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, output_tool: str | None = None) -> None:
+        self._output_tool = output_tool
+        self._answers: list[int] = []  # the numbers of its calls
         self.response: dict[str, Any] | None = None
         self.failure: Any = None
         self._items: list[_Item] = []
@@ -136,6 +136,22 @@ class ResponseReader:
 
     def feed(self, name: str, data: dict[str, Any]) -> Iterator[Delta]:
         """The deltas in an event, whose name may be empty: its data have it, too. Others than ours are left out."""
+        deltas = self._read(name, data)
+        return deltas if self._output_tool is None else filter(None, map(self._answered, deltas))
+
+    def _answered(self, delta: Delta) -> Delta | None:
+        """A piece as it is handed on where a call may be the answer; None of a further call of the output tool."""
+        if delta.type != "tool_call":
+            return delta
+        if delta.name is not None and delta.name == self._output_tool:
+            self._answers.append(delta.index)
+        if delta.index in self._answers:
+            counts = delta.text and delta.index == self._answers[0]
+            return Delta(type="text", text=delta.text) if counts else None
+        before = sum(index < delta.index for index in self._answers)
+        return delta.model_copy(update={"index": delta.index - before})
+
+    def _read(self, name: str, data: dict[str, Any]) -> Iterator[Delta]:
         kind = data.get("type") or name
         if kind in _PIECES:
             of, section, number, _ = _PIECES[kind]

@@ -23,19 +23,18 @@ from .messages import (
     ToolResultPart,
     Usage,
 )
-from .output import strict_schema
-from .wire import arguments_in, call_id
+from .model import TOOL_CHOICES
+from .wire import arguments_in, ask_in_words, asked_tools, call_id, count_in, rendered_format
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from .messages import AnyPart
-    from .output import OutputFormat
+    from .output import OutputMode
     from .records import ChatCall
 
 SECTIONS = "\n\n"
 """Between two sections of one thought."""
-_CHOICES = ("auto", "none", "required")
 _UNKNOWN = ("stop", "seed")
 _SEALED = "reasoning.encrypted_content"
 _NOT_THINKING = "none"
@@ -55,28 +54,29 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
             )
 
 
-def render_request(call: ChatCall, *, store: bool) -> dict[str, Any]:
-    """The body of a request. `store`: whether the server is to keep the answer. Raises `LLMBadRequestError`."""
+def render_request(call: ChatCall, *, store: bool, output_mode: OutputMode = "native") -> dict[str, Any]:
+    """The body of a request. `store`: whether the server is to keep the answer. Raises `LLMBadRequestError`.
+
+    `output_mode` says how the shape of the answer is asked for, where there is one; see `OpenAI`.
+    """
     check_parameters(call.parameters)
     body: dict[str, Any] = {"model": call.model, "input": render_input(call.messages), "store": store}
-    if call.tools:
-        body["tools"] = [render_tool(tool) for tool in call.tools]
+    tools, choice = asked_tools(call, output_mode)
+    if tools:
+        body["tools"] = [render_tool(tool) for tool in tools]
+    if choice is not None:
+        body["tool_choice"] = choice if choice in TOOL_CHOICES else {"type": "function", "name": choice}
     for name, value in call.parameters.items():
-        match name:
-            case "max_tokens":
-                body["max_output_tokens"] = value
-            case "reasoning":
-                body["reasoning"] = {"effort": value}
-                if value != _NOT_THINKING:  # models that do not think refuse to be asked for it
-                    body["include"] = [_SEALED]
-            case "tool_choice" if value not in _CHOICES:
-                body[name] = {"type": "function", "name": value}
-            case "tool_choice" if not call.tools:  # servers refuse a choice among no tools
-                pass
-            case _:
-                body[name] = value
-    if call.output is not None:
-        body["text"] = {"format": render_format(call.output)}
+        if name == "reasoning":
+            body[name] = {"effort": value}
+            if value != _NOT_THINKING:  # models that do not think refuse to be asked for it
+                body["include"] = [_SEALED]
+        elif name != "tool_choice":
+            body["max_output_tokens" if name == "max_tokens" else name] = value
+    if call.output is not None and output_mode == "native":
+        body["text"] = {"format": {"type": "json_schema", **rendered_format(call.output)}}
+    elif call.output is not None and output_mode == "prompt":
+        ask_in_words(body["input"], call.output)
     for name, value in call.extra.items():
         body[name] = _both(body.get(name), value) if name in {"text", "reasoning", "include"} else value
     return body
@@ -89,17 +89,6 @@ def _both(ours: Any, theirs: Any) -> Any:
     if isinstance(ours, list) and isinstance(theirs, list):
         return [*as_list(theirs), *(one for one in as_list(ours) if one not in theirs)]
     return theirs
-
-
-def render_format(output: OutputFormat) -> dict[str, Any]:
-    """The shape of an answer as the wire has it."""
-    strict = strict_schema(output.schema)
-    return {
-        "type": "json_schema",
-        "name": output.name,
-        "schema": strict or output.schema,
-        "strict": strict is not None,
-    }
 
 
 def render_tool(tool: ToolDefinition) -> dict[str, Any]:
@@ -178,8 +167,12 @@ def _item(part: AnyPart) -> dict[str, Any] | None:
             return None
 
 
-def read_reply(body: Any) -> Reply:
-    """The reply in the decoded body of an answer that did not fail. Raises `LLMResponseError` where it holds none."""
+def read_reply(body: Any, *, output_tool: str | None = None) -> Reply:
+    """The reply in the decoded body of an answer that did not fail.
+
+    Where there is an `output_tool`, the first call of this tool is the text of the answer. Raises `LLMResponseError`
+    where the body holds no reply.
+    """
     body = as_dict(body)
     output = body.get("output")
     if not isinstance(output, list):
@@ -187,6 +180,7 @@ def read_reply(body: Any) -> Reply:
     parts: list[AnyPart] = []
     for item in map(as_dict, as_list(output)):
         parts.extend(_parts_of(item, parts))
+    parts = _answered(parts, output_tool)
     status = body.get("status")
     if not parts and status in _UNFINISHED:
         raise LLMResponseError(f"it is not finished, its status is {status!r}: {excerpt(body)}")
@@ -198,6 +192,18 @@ def read_reply(body: Any) -> Reply:
         model=str(model) if model else "",
         id=str(ident) if ident else None,
     )
+
+
+def _answered(parts: list[AnyPart], output_tool: str | None) -> list[AnyPart]:
+    """The parts with the first call of the output tool as text, and without others of it."""
+    calls = [part.id for part in parts if isinstance(part, ToolCallPart) and part.name == output_tool]
+    if not calls:
+        return parts
+    return [
+        TextPart(text=part.arguments) if isinstance(part, ToolCallPart) and part.id == calls[0] else part
+        for part in parts
+        if not isinstance(part, ToolCallPart) or part.id not in calls[1:]
+    ]
 
 
 def _finish_reason(body: dict[str, Any], parts: list[AnyPart]) -> str:
@@ -287,15 +293,10 @@ def read_usage(said: Any) -> Usage:
     said = as_dict(said)
     sent, got = as_dict(said.get("input_tokens_details")), as_dict(said.get("output_tokens_details"))
     return Usage(
-        input_tokens=_count(said, "input_tokens"),
-        output_tokens=_count(said, "output_tokens"),
-        cached_tokens=_count(sent, "cached_tokens"),
-        cache_write_tokens=_count(sent, "cache_write_tokens"),
-        reasoning_tokens=_count(got, "reasoning_tokens"),
+        input_tokens=count_in(said, "input_tokens"),
+        output_tokens=count_in(said, "output_tokens"),
+        cached_tokens=count_in(sent, "cached_tokens"),
+        cache_write_tokens=count_in(sent, "cache_write_tokens"),
+        reasoning_tokens=count_in(got, "reasoning_tokens"),
         http_requests=1,
     )
-
-
-def _count(said: Mapping[str, Any], name: str) -> int | None:
-    value = said.get(name)
-    return int(value) if isinstance(value, int | float) and value >= 0 else None

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from types import TracebackType
 
-    from agentflow.retry import RetryPolicy
-
+    from .backoff import Policy
     from .messages import AnyPart
     from .records import ChatCall
 
@@ -45,16 +44,15 @@ class ScriptedModel(BaseChatModel):
         ...
     ```
 
-    A turn may be plain or streamed, whichever is asked for; text is streamed word by word. `calls` are the requests
-    that it got, as `ChatCall`, each with the messages as they were then. It never waits but for its retries: in tests
-    of those, `agentflow.testing.FakeClock` lets no time pass.
+    A single turn needs no list. A turn may be plain or streamed, whichever is asked for; text is streamed word by
+    word. `calls` are the requests that it got, as `ChatCall`. It never waits but for its retries: in tests of those,
+    `agentflow.testing.FakeClock` lets no time pass.
     """
 
-    def __init__(self, turns: Sequence[Turn], *, retry: RetryPolicy | None = None) -> None:
+    def __init__(self, turns: Sequence[Turn] | Turn, *, retry: Policy | None = None) -> None:
         super().__init__("scripted", "scripted", retry=retry)
-        if isinstance(turns, str):
-            turns = [turns]
-        self._turns = list(turns)
+        several = isinstance(turns, Sequence) and not isinstance(turns, str)
+        self._turns: list[Any] = list(cast("Sequence[Any]", turns)) if several else [turns]
         self.calls: list[ChatCall] = []
 
     async def answer(self, call: ChatCall) -> Reply:
@@ -74,7 +72,7 @@ class ScriptedModel(BaseChatModel):
         yield turn.reply
 
     def _next(self, call: ChatCall) -> _Turn:
-        self.calls.append(replace(call, messages=list(call.messages)))
+        self.calls.append(replace(call, messages=list(call.messages)))  # lists, as tests compare them with lists
         number = len(self.calls)
         if number > len(self._turns):
             last = repr(call.messages[-1]) if call.messages else "no message at all"

@@ -22,7 +22,7 @@ from .model import Embeddings
 from .offline import OfflineModel
 from .serving import chat_body, chat_events, chat_options, embeddings_body, embeddings_of, endless
 from .serving_responses import read_input, response_body, response_events, responses_options
-from .wire import read_request
+from .wire import asked_in_words, read_request
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -46,6 +46,8 @@ Scripted = (
 Script = Callable[[Any], Scripted] | Sequence[Scripted | Callable[[Any], Scripted]]
 
 CHAT, RESPONSES, EMBEDDINGS = "/chat/completions", "/responses", "/embeddings"
+_POLL = 0.01
+"""Seconds: so long the end of a server may be waited for, and each test has one."""
 
 
 class LoopbackServer:
@@ -86,7 +88,7 @@ class LoopbackServer:
 
     def __enter__(self) -> Self:
         self._http = HttpServer(self._port, self.respond)
-        threading.Thread(target=self._http.serve_forever, args=(0.05,), name="LoopbackServer", daemon=True).start()
+        threading.Thread(target=self._http.serve_forever, args=(_POLL,), name="LoopbackServer", daemon=True).start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -192,6 +194,8 @@ def offline_answer(body: Any) -> Reply:
         messages, options = read_input(body), responses_options(body)
     else:
         messages, options = read_request(body)[0], chat_options(body)
+    shape = options.get("output") or asked_in_words(messages)
+    options["output"] = shape if as_dict(shape).get("type") == "object" else None
     model = OfflineModel()
     # as one would be asked in another process: observers of this one see the client's call, and not this one as well
     return asyncio.run(model.answer(model.call_of(messages, options)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 import types
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
@@ -11,17 +12,15 @@ from weakref import ref
 
 from agentflow.clock import current_clock
 
-from .errors import LLMResponseError
+from .closing import Closing
+from .errors import LLMError, LLMResponseError
 from .messages import Delta, ReasoningPart, RefusalPart, Reply, TextPart, ToolCallPart
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator, Iterator
+    from collections.abc import AsyncGenerator, Callable, Generator, Iterator
     from contextvars import Context
-    from types import TracebackType
 
     from agentflow.clock import Timer
-
-    from .errors import LLMError
 
 _WORD = re.compile(r"\s*\S+\s*")
 
@@ -31,17 +30,17 @@ class TimeLimit:
 
     __slots__ = ("_late", "error", "seconds")
 
-    def __init__(self, seconds: float, late: LLMError) -> None:
+    def __init__(self, seconds: float, late: Callable[[], LLMError]) -> None:
         self.seconds = seconds
         self._late = late
         self.error: LLMError | None = None
 
     def expire(self) -> None:
         """It took longer."""
-        self.error = self._late
+        self.error = self._late()
 
 
-class ReplyStream:
+class ReplyStream(Closing):
     """The pieces of an answer: `async for delta in stream`. Afterwards `stream.reply` is the whole of it.
 
     `items` is what a model gives: deltas, and as its last item the reply that they make. Nothing is asked before the
@@ -56,15 +55,17 @@ class ReplyStream:
         self._timer: Timer | None = None
         self._reader: asyncio.Task[Any] | None = None
         self._stopped = False
+        self._over = False
+        self._failure = ""
         self._left: asyncio.Future[None] | None = None
         self._ended: asyncio.Future[None] | None = None
         self._reply: Reply | None = None
 
     @property
     def reply(self) -> Reply:
-        """The whole answer. Raises `LLMResponseError` before the end of the stream."""
+        """The whole answer. Raises `LLMResponseError` before the end of the stream, and where it has none."""
         if self._reply is None:
-            raise LLMResponseError("The stream has not come to its end. Read it first: async for delta in stream.")
+            raise LLMResponseError(f"The stream {self._state()}")
         return self._reply
 
     async def read(self) -> Reply:
@@ -82,6 +83,8 @@ class ReplyStream:
             raise self._reason()
         if self._timer is None and self._limit is not None:
             self._timer = current_clock().call_later(self._limit.seconds, partial(_expire, ref(self)))
+        if self._reader is not None:
+            raise LLMError("The stream is being read by another task. Let one read it, and hand on what it gives.")
         self._reader = reader = asyncio.current_task()
         cancelling = reader.cancelling() if reader is not None else 0
         try:
@@ -92,6 +95,7 @@ class ReplyStream:
         except BaseException as error:
             self._stop_timer()
             if not self._stopped or reader is None:
+                self._failure = f"{type(error).__name__}: {error}"
                 raise
             # the reader was cancelled from here; a cancellation from elsewhere at the same time goes on
             if reader.uncancel() > cancelling and isinstance(error, asyncio.CancelledError):
@@ -103,6 +107,7 @@ class ReplyStream:
                 self._left.set_result(None)
                 self._left = None
         self._stop_timer()
+        self._over = True
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
@@ -115,14 +120,6 @@ class ReplyStream:
         if self._left is None:
             self._left = asyncio.get_running_loop().create_future()
         await asyncio.shield(self._left)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     async def _end(self) -> None:
         """Close what gives the pieces. Several tasks may want that at once, and a generator is closed by one."""
@@ -139,6 +136,17 @@ class ReplyStream:
         """What a reader is told whom the end surprises."""
         late = None if self._limit is None else self._limit.error
         return late or StopAsyncIteration()
+
+    def _state(self) -> str:
+        """Why there is no reply."""
+        late = None if self._limit is None else self._limit.error
+        if self._failure or late is not None:
+            return f"failed before its end: {self._failure or late}"
+        if self._over:
+            return "ended without a Reply: deltas() yields it last."
+        if self._stopped:
+            return "was closed before its end."
+        return "has not come to its end. Read it first: async for delta in stream."
 
     def expire(self) -> None:
         """Its time is over."""
@@ -165,24 +173,38 @@ def _expire(stream: ref[ReplyStream]) -> None:
         there.expire()
 
 
-@types.coroutine
-def in_context(context: Context, steps: Any) -> Generator[Any, Any, Any]:
-    """Await a coroutine in a context of its own, in the task that awaits this.
-
-    What it sets is seen by nobody else, and its parts may be awaited from several tasks, as those of a stream are.
-    """
+def _step(context: Context | None, step: Callable[..., Any], *given: Any) -> Any:
+    firstiter = sys.get_asyncgen_hooks().firstiter
+    sys.set_asyncgen_hooks(firstiter=None)
     try:
-        waiting = context.run(steps.send, None)
+        return step(*given) if context is None else context.run(step, *given)
+    finally:
+        sys.set_asyncgen_hooks(firstiter=firstiter)
+
+
+@types.coroutine
+def unseen(begin: Callable[[], Any], context: Context | None = None) -> Generator[Any, Any, Any]:
+    """Await what `begin` gives, in this task, so that the event loop hears of no generator that is begun in it.
+
+    When it ends, a loop closes all generators that it knows, at the same time. One inside another is closed by that
+    and by the loop, and one of them fails. So a loop knows only the outermost of a stream.
+
+    In a context of its own, what is set is seen by nobody else, and its parts may be awaited from several
+    tasks, as those of a stream are.
+    """
+    steps = _step(context, begin)
+    try:
+        waiting = _step(context, steps.send, None)
         while True:
             try:
                 answer = yield waiting
             except GeneratorExit:
-                context.run(steps.close)
+                _step(context, steps.close)
                 raise
             except BaseException as error:  # noqa: BLE001 because it goes to where it would have gone without this
-                waiting = context.run(steps.throw, error)
+                waiting = _step(context, steps.throw, error)
             else:
-                waiting = context.run(steps.send, answer)
+                waiting = _step(context, steps.send, answer)
     except StopIteration as done:
         return done.value
 

@@ -10,8 +10,8 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
-from .errors import LLMResponseError
-from .loose import as_dict, as_list, excerpt, first, well_formed
+from .errors import LLMBadRequestError, LLMResponseError
+from .loose import as_dict, as_list, excerpt, first, parsed, well_formed
 from .messages import (
     ChatMessage,
     ImagePart,
@@ -24,6 +24,7 @@ from .messages import (
     ToolResultPart,
     Usage,
 )
+from .model import TOOL_CHOICES
 from .output import strict_schema
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from .output import OutputFormat, OutputMode
     from .records import ChatCall
 
-_CHOICES = ("auto", "none", "required")
+_IN_WORDS = "Give the final answer as one JSON object and nothing else. It has to be valid under this JSON schema:\n"
 _CALLS = {"tool_calls", "function_call"}
 _GOOGLE = {"gcp.gemini", "gcp.vertex_ai", "gcp.gen_ai"}
 
@@ -46,8 +47,12 @@ def render_request(
     `output_mode` says how the shape of the answer is asked for, where there is one; see `OpenAI`.
     """
     body: dict[str, Any] = {"model": call.model, "messages": render_messages(call.messages, call.provider)}
-    if call.tools:
-        body["tools"] = [render_tool(tool) for tool in call.tools]
+    tools, choice = asked_tools(call, output_mode)
+    if tools:
+        body["tools"] = [render_tool(tool) for tool in tools]
+    if choice is not None:
+        named = {"type": "function", "function": {"name": choice}}
+        body["tool_choice"] = choice if choice in TOOL_CHOICES else named
     for name, value in call.parameters.items():
         if name == "max_tokens":
             body[max_tokens_as] = value
@@ -55,64 +60,71 @@ def render_request(
             body["reasoning_effort"] = value
         elif name != "tool_choice":
             body[name] = value
-        elif value in _CHOICES:
-            if call.tools:  # servers refuse a choice among no tools
-                body[name] = value
-        else:
-            body[name] = _named(value)
-    if call.output is not None:
-        _RENDER_OUTPUT[output_mode](body, call, call.output)
+    if call.output is not None and output_mode == "native":
+        body["response_format"] = {"type": "json_schema", "json_schema": rendered_format(call.output)}
+    elif call.output is not None and output_mode == "prompt":
+        ask_in_words(body["messages"], call.output)
     body.update(call.extra)
     return body
 
 
-def _named(tool: str) -> dict[str, Any]:
-    return {"type": "function", "function": {"name": tool}}
+def check_extra(extra: Mapping[str, Any]) -> None:
+    """Raise `LLMBadRequestError` for a further field of a request that is not the caller's to set."""
+    if "stream" in extra:
+        raise LLMBadRequestError(
+            f"extra={{'stream': {extra['stream']!r}}}: how an answer comes is said by calling chat() or stream(). "
+            "Leave it out."
+        )
 
 
-def output_tool(call: ChatCall, output: OutputFormat) -> str:
-    """The name of the tool whose call is the answer, where its shape is asked for as a tool."""
+def output_tool(call: ChatCall, output_mode: OutputMode) -> str | None:
+    """The name of the tool whose call is the answer; None where no shape is asked for as a tool."""
+    if call.output is None or output_mode != "tool":
+        return None
     taken = {tool.name for tool in call.tools}
-    name = output.name
+    name = call.output.name
     while name in taken:
         name = f"{name}_"
     return name
 
 
-def _output_as_format(body: dict[str, Any], _: ChatCall, output: OutputFormat) -> None:
-    strict = strict_schema(output.schema)
-    schema = {"name": output.name, "schema": strict or output.schema, "strict": strict is not None}
-    body["response_format"] = {"type": "json_schema", "json_schema": schema}
-
-
-def _output_as_tool(body: dict[str, Any], call: ChatCall, output: OutputFormat) -> None:
-    name = output_tool(call, output)
+def asked_tools(call: ChatCall, output_mode: OutputMode) -> tuple[Sequence[ToolDefinition], str | None]:
+    """The tools that a request has, and the choice among them, if it says one."""
+    choice: str | None = call.parameters.get("tool_choice")
+    name = output_tool(call, output_mode)
+    if name is None or call.output is None:
+        return call.tools, choice if call.tools or choice not in TOOL_CHOICES else None  # none among no tools
     tool = ToolDefinition(
-        name=name, description="Gives the final answer, as its arguments.", parameters={**output.schema}
+        name=name, description="Gives the final answer, as its arguments.", parameters={**call.output.schema}
     )
-    body["tools"] = [*body.get("tools", ()), render_tool(tool)]
-    choice = body.get("tool_choice")
     if not call.tools or choice == "none":
-        body["tool_choice"] = _named(name)
-    elif not isinstance(choice, dict):  # a tool that is asked for by name comes first
-        body["tool_choice"] = "required"
+        choice = name
+    elif choice is None or choice in TOOL_CHOICES:  # a tool that is asked for by name comes first
+        choice = "required"
+    return [*call.tools, tool], choice
 
 
-def _output_as_prompt(body: dict[str, Any], _: ChatCall, output: OutputFormat) -> None:
+def rendered_format(output: OutputFormat) -> dict[str, Any]:
+    """The shape of an answer as a server keeps to it, strictly where it can be said so."""
+    strict = strict_schema(output.schema)
+    return {"name": output.name, "schema": strict or output.schema, "strict": strict is not None}
+
+
+def ask_in_words(messages: list[dict[str, Any]], output: OutputFormat) -> None:
+    """Ask for the shape of an answer in the messages of a request, as they are in a body."""
     schema = json.dumps(output.schema, ensure_ascii=False)
-    told = (
-        "Give the final answer as one JSON object and nothing else. It has to be valid under this JSON schema:\n"
-        f"{well_formed(schema)}"
-    )
-    messages = body["messages"]
+    told = f"{_IN_WORDS}{well_formed(schema)}"
     # in the first message, if it is the system's: many servers take no other of the system
-    if messages and messages[0]["role"] == "system" and isinstance(messages[0]["content"], str):
+    if messages and messages[0].get("role") == "system" and isinstance(messages[0]["content"], str):
         messages[0]["content"] += f"\n\n{told}"
     else:
         messages.insert(0, {"role": "system", "content": told})
 
 
-_RENDER_OUTPUT = {"native": _output_as_format, "tool": _output_as_tool, "prompt": _output_as_prompt}
+def asked_in_words(messages: Iterable[ChatMessage]) -> dict[str, Any] | None:
+    """The schema that messages ask for in the words of `ask_in_words`, or None."""
+    told = (message.text.partition(_IN_WORDS)[2] for message in messages if message.role == "system")
+    return next((schema for schema in map(as_dict, map(parsed, told)) if schema), None)
 
 
 def render_messages(messages: Iterable[ChatMessage], provider: str = "") -> list[dict[str, Any]]:
@@ -329,22 +341,23 @@ def read_usage(said: Any) -> Usage:
     """The usage of one request, from the server's account of it."""
     said = as_dict(said)
     sent, got = as_dict(said.get("prompt_tokens_details")), as_dict(said.get("completion_tokens_details"))
-    cached = _count(sent, "cached_tokens")
-    asked, answered = _count(said, "prompt_tokens"), _count(said, "completion_tokens")
-    total = _count(said, "total_tokens")
+    cached = count_in(sent, "cached_tokens")
+    asked, answered = count_in(said, "prompt_tokens"), count_in(said, "completion_tokens")
+    total = count_in(said, "total_tokens")
     if asked is not None and answered is not None and total is not None:
         answered = max(answered, total - asked)  # Gemini and xAI leave thoughts out of the completion
     return Usage(
         input_tokens=asked,
         output_tokens=answered,
-        cached_tokens=_count(said, "prompt_cache_hit_tokens") if cached is None else cached,
-        cache_write_tokens=_count(sent, "cache_write_tokens"),
-        reasoning_tokens=_count(got, "reasoning_tokens"),
+        cached_tokens=count_in(said, "prompt_cache_hit_tokens") if cached is None else cached,
+        cache_write_tokens=count_in(sent, "cache_write_tokens"),
+        reasoning_tokens=count_in(got, "reasoning_tokens"),
         http_requests=1,
     )
 
 
-def _count(said: Mapping[str, Any], name: str) -> int | None:
+def count_in(said: Mapping[str, Any], name: str) -> int | None:
+    """A number of the server's account, or None where it has none that can be."""
     value = said.get(name)
     return int(value) if isinstance(value, int | float) and value >= 0 else None
 

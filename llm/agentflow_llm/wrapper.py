@@ -7,18 +7,18 @@ attempts. So it does not matter in which order wrappers are put around each othe
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from agentflow.clock import current_clock
 
 from .chat import BaseChatModel
+from .closing import Closing
 from .embedding import BaseEmbedder
 from .errors import LLMError
 from .model import ChatModel, ChatOptions, Embedder, Embeddings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
-    from types import TracebackType
 
     from .errors import LLMTimeoutError
     from .messages import Delta, Reply
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     Client = BaseChatModel | BaseEmbedder
 
 
-class Wrapper:
+_SHORTEST = 0.001
+
+
+class Wrapper(Closing):
     """A client around another one. `inner` is that.
 
     A wrapper is a class with this base, which makes one of two kinds of itself: one is a `ChatWrapper` as well, the
@@ -73,14 +76,6 @@ class Wrapper:
     async def aclose(self) -> None:
         """Close the client that is wrapped, where it can be closed."""
         await close(self.inner)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
 
 class ChatWrapper(Wrapper, BaseChatModel):
@@ -230,17 +225,16 @@ def as_embedder(client: Embedder) -> BaseEmbedder:
     return client if isinstance(client, BaseEmbedder) else _ForeignEmbedder(client)
 
 
-def is_chat(client: object, called: str) -> bool:
-    """Is it a chat model, or else an embedder? Raises `LLMError` where it is neither."""
+def is_chat(client: object, called: str, meant: str = "") -> bool:
+    """Is it a chat model, or else an embedder? Raises `LLMError` with the line that is meant where it is neither."""
     given = None if isinstance(client, type) else client
     if isinstance(given, ChatModel):
         return True
     if isinstance(given, Embedder):
         return False
     what = f"{client.__name__} is a class" if isinstance(client, type) else f"{client!r} is no client"
-    raise LLMError(
-        f"{called}(...) is put around a chat model or an embedder, and {what}. Write {called}(OpenAI('gpt-4o-mini'))."
-    )
+    meant = meant or f"{called}(OpenAI('gpt-4o-mini'))"
+    raise LLMError(f"{called}(...) is put around a chat model or an embedder, and {what}. Write {meant}.")
 
 
 def kind_of(wrapper: type[Wrapper], chat: type[Any], embedder: type[Any]) -> Callable[..., Any]:
@@ -278,5 +272,5 @@ def _options(call: ChatCall) -> ChatOptions:
 
 
 def _left(call: ChatCall | EmbeddingsCall) -> float | None:
-    """Seconds until the caller's patience ends."""
-    return None if call.deadline is None else max(0.0, call.deadline - current_clock().monotonic())
+    """Seconds until the caller's patience ends; never 0, which would be no limit to give."""
+    return None if call.deadline is None else max(_SHORTEST, call.deadline - current_clock().monotonic())
