@@ -24,3 +24,12 @@ def loaded() -> frozenset[str]:
 def test_import_leaves_out(heavy: str, loaded: frozenset[str]) -> None:
     assert "agentflow" in loaded
     assert heavy not in loaded
+
+
+def test_search_by_words_loads_no_numpy() -> None:
+    program = (
+        "import sys; from agentflow_llm import Chunk, SqliteVectorStore; store = SqliteVectorStore(); "
+        "store.add_now('a', [Chunk('a:1', 'cats sleep')]); print(store.search_now('cat')[0].id, 'numpy' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["a:1", "False"]

@@ -153,7 +153,8 @@ async def _follow(handler: Handler[AgentResult]) -> AgentResult:
             case ToolCall(name=name, arguments=given):
                 print(f"  {name} {_visible(given)}")
             case ToolResult(name=name, content=content):
-                print(f"    {_visible(shorten(content, WIDTH - 4))}")
+                # without fences of code: of one line, they are no fences
+                print(f"    {_visible(shorten(content.replace('```', ''), WIDTH - 4))}")
             case _:
                 continue
     return await handler

@@ -39,7 +39,7 @@ def unit(vector: Sequence[float], whose: str) -> array[float]:
 
 def units(vectors: Sequence[tuple[str, Sequence[float]]]) -> list[bytes]:
     """Vectors, each behind whose it is, with length 1 and as they are kept in a file. Raises as `unit`."""
-    numpy = _numpy()
+    numpy = _numpy() if vectors else None
     if numpy is not None and len(lengths := {len(vector) for _, vector in vectors}) == 1 and 0 not in lengths:
         try:
             matrix = numpy.array([vector for _, vector in vectors], numpy.float64)
