@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from agentflow.clock import current_clock
+from agentflow.errors import shown
 from agentflow.observe import Kind, open_operation
 
 from .backoff import Attempts
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 _PARAMETERS = ("temperature", "max_tokens", "stop", "seed", "reasoning", "tool_choice")
 _OPTIONS = ChatOptions.__required_keys__ | ChatOptions.__optional_keys__
 _MESSAGES = {ChatMessage}
-_LONGEST_SHOWN = 200
 _REPAIRS = 1
 """How often a model is asked to correct an output that is not valid."""
 
@@ -122,7 +122,7 @@ class BaseChatModel(BaseClient[ChatCall, Reply]):
         tools = () if tools is None else _tools(tools)
         extra: Any = options.get("extra")
         if extra is not None and not isinstance(extra, Mapping):
-            raise LLMBadRequestError(f"extra={_shown(extra)} is no mapping. Write extra={{'name of a field': ...}}.")
+            raise LLMBadRequestError(f"extra={shown(extra)} is no mapping. Write extra={{'name of a field': ...}}.")
         if "tool_choice" in asked:
             _check_choice(asked["tool_choice"], tools)
         if isinstance(asked.get("stop"), str):
@@ -273,13 +273,8 @@ class _Completions(Closing):
 def _prompt(prompt: Any) -> Sequence[ChatMessage]:
     """One message of a user. Raises `LLMBadRequestError` where it is no text."""
     if not isinstance(prompt, str):
-        raise LLMBadRequestError(f"A prompt is a text, not {_shown(prompt)}. For messages write chat(messages).")
+        raise LLMBadRequestError(f"A prompt is a text, not {shown(prompt)}. For messages write chat(messages).")
     return (ChatMessage(role="user", content=prompt),)
-
-
-def _shown(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]}..."
 
 
 def _conversation(messages: Any) -> tuple[ChatMessage, ...]:
@@ -297,7 +292,7 @@ def _conversation(messages: Any) -> tuple[ChatMessage, ...]:
         messages = next((message for message in said if not isinstance(message, ChatMessage)), messages)
     text = excerpt(messages if isinstance(messages, str) else "Hello")
     raise LLMBadRequestError(
-        f"A call takes a list of messages, one at the least, not {_shown(messages)}. "
+        f"A call takes a list of messages, one at the least, not {shown(messages)}. "
         f"Write chat([ChatMessage(role='user', content={text})])."
     )
 
@@ -313,7 +308,7 @@ def _tools(tools: Any) -> tuple[ToolDefinition, ...]:
         return listed
     wrong = [tools] if isinstance(tools, ToolDefinition) else wrong
     raise LLMBadRequestError(
-        f"tools= takes a list of ToolDefinition, not {_shown(wrong[0])}. Write "
+        f"tools= takes a list of ToolDefinition, not {shown(wrong[0])}. Write "
         "tools=[ToolDefinition(name='search', description='...', parameters={...})]; an agent takes functions as well."
     )
 
