@@ -259,11 +259,11 @@ async def test_stream_that_brings_nothing_has_no_reply(*, observed: bool) -> Non
     [
         ("hello", r"not 'hello'. Write chat\(\[ChatMessage\(role='user', content='hello'\)\]\)"),
         (HELLO[0], r"not a single one. Write chat\(\[message\]\)"),
-        ([{"role": "user", "content": "x"}], r"not {'role': .*}. Write chat\(\[ChatMessage\("),
+        ([{"role": "user", "content": "x"}], r"not {.*'role': 'user'.*}. Write chat\(\[ChatMessage\("),
         ([*HELLO, None], "not None. Write chat"),
         ([], r"one at the least, not \[\]. Write chat"),
         (None, "not None. Write chat"),
-        (["x" * 9999], r"not 'x{199}\.\.\.\. Write chat"),
+        (["x" * 9999], r"not 'x+\.\.\.x+'. Write chat"),
     ],
 )
 async def test_what_are_no_messages_is_refused(messages: Any, told: str) -> None:
