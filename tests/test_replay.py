@@ -36,8 +36,8 @@ from agentflow_llm import (
 )
 from agentflow_llm.accumulator import Accumulator
 from agentflow_llm.server import LoopbackServer
+from agentflow_llm.serving import read_request
 from agentflow_llm.sse import EventReader
-from agentflow_llm.wire import read_request
 
 RECORDINGS = Path(__file__).parent / "fixtures" / "openai-wire"
 

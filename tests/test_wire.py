@@ -24,7 +24,8 @@ from agentflow_llm import (
     Usage,
 )
 from agentflow_llm.messages import AnyPart
-from agentflow_llm.wire import read_reply, read_request, read_usage, render_messages, render_reply, render_request
+from agentflow_llm.serving import read_request, render_reply
+from agentflow_llm.wire import read_reply, read_usage, render_messages, render_request
 
 CALL = ToolCallPart(id="c1", name="search", arguments='{"q": 1}')
 WIRED = {"id": "c1", "type": "function", "function": {"name": "search", "arguments": '{"q": 1}'}}

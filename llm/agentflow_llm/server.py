@@ -20,9 +20,9 @@ from .loose import as_dict
 from .messages import ChatMessage, ReasoningPart, RefusalPart, Reply, TextPart, ToolCallPart
 from .model import Embeddings
 from .offline import OfflineModel
-from .serving import chat_body, chat_events, chat_options, embeddings_body, embeddings_of, endless
+from .serving import chat_body, chat_events, chat_options, embeddings_body, embeddings_of, endless, read_request
 from .serving_responses import read_input, response_body, response_events, responses_options
-from .wire import asked_in_words, read_request
+from .wire import asked_in_words
 
 if TYPE_CHECKING:
     from types import TracebackType

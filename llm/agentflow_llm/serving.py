@@ -9,19 +9,29 @@ import sys
 from array import array
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from .hash_embedder import HashEmbedder
-from .loose import as_dict, as_list
-from .messages import ReasoningPart, Usage
+from .loose import as_dict, as_list, well_formed
+from .messages import (
+    ChatMessage,
+    ImagePart,
+    ReasoningPart,
+    RefusalPart,
+    TextPart,
+    ToolDefinition,
+    ToolResultPart,
+    Usage,
+)
 from .model import Embeddings
 from .records import EmbeddingsCall
 from .stream import pieces_of
-from .wire import read_request, render_reply
+from .wire import calls_in, read_calls, render_messages, text_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from .messages import Delta, Reply
+    from .messages import AnyPart, Delta, Reply
     from .model import RequestOptions
 
 DONE = "data: [DONE]\n\n"
@@ -33,6 +43,64 @@ def event(data: Mapping[str, Any], name: str = "") -> str:
     """A server-sent event."""
     told = f"event: {name}\n" if name else ""
     return f"{told}data: {json.dumps(data, ensure_ascii=False)}\n\n"
+
+
+def render_reply(reply: Reply, *, model: str) -> dict[str, Any]:
+    """A reply as a server sends it."""
+    (message,) = render_messages([reply.message])
+    refusals = [part.text for part in reply.message.content if isinstance(part, RefusalPart)]
+    if refusals:
+        message.update(content=reply.message.text or None, refusal="".join(refusals))
+    usage = reply.usage
+    counted = {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.total_tokens,
+    }
+    return {
+        "id": reply.id or f"chatcmpl-{uuid4().hex[:24]}",
+        "object": "chat.completion",
+        "created": 0,
+        "model": model,
+        "choices": [{"index": 0, "message": {"content": None, **message}, "finish_reason": reply.finish_reason}],
+        **({} if usage.total_tokens is None else {"usage": counted}),
+    }
+
+
+def read_request(body: Any) -> tuple[list[ChatMessage], list[ToolDefinition]]:
+    """The messages and tools of a request, as a server reads it."""
+    names: dict[str, str] = {}
+    messages: list[ChatMessage] = []
+    for said in map(as_dict, as_list(as_dict(body).get("messages"))):
+        content, role = said.get("content"), said.get("role")
+        text = well_formed(text_in(content))
+        calls = read_calls(calls_in(said))
+        names.update((call.id, call.name) for call in calls)
+        parts: list[AnyPart] = [*([TextPart(text=text)] if text else ()), *_read_pictures(content), *calls]
+        if role == "tool":
+            ident = str(said.get("tool_call_id"))
+            parts = [ToolResultPart(call_id=ident, name=names.get(ident, ""), content=text)]
+        messages.append(
+            ChatMessage.model_validate({"role": "system" if role == "developer" else role, "content": parts})
+        )
+    tools = [as_dict(as_dict(tool).get("function")) for tool in as_list(as_dict(body).get("tools"))]
+    return messages, [
+        ToolDefinition(
+            name=str(tool.get("name")),
+            description=str(tool.get("description") or ""),
+            parameters=as_dict(tool.get("parameters")),
+        )
+        for tool in tools
+    ]
+
+
+def _read_pictures(content: Any) -> list[ImagePart]:
+    pictures = (as_dict(as_dict(part).get("image_url")) for part in as_list(content))
+    return [
+        ImagePart.model_validate({"url": picture["url"], "detail": picture.get("detail") or None})
+        for picture in pictures
+        if picture.get("url")
+    ]
 
 
 def chat_options(body: Any) -> RequestOptions:

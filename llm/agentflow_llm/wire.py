@@ -266,11 +266,11 @@ def read_said(message: dict[str, Any]) -> Said:
     """What a message says, or a piece of one."""
     content = message.get("content")
     reasoning = message.get("reasoning_content") or message.get("reasoning") or message.get("reasoning_details")
-    thought = _text(reasoning) or "".join(_text(as_dict(part).get("thinking")) for part in as_list(content))
-    return Said(thought, _text(content), _text(message.get("refusal")))
+    thought = text_in(reasoning) or "".join(text_in(as_dict(part).get("thinking")) for part in as_list(content))
+    return Said(thought, text_in(content), text_in(message.get("refusal")))
 
 
-def _text(content: Any) -> str:
+def text_in(content: Any) -> str:
     """The text of a content: a string, or a list of parts, as Mistral and OpenRouter send."""
     if isinstance(content, str):
         return content
@@ -360,61 +360,3 @@ def count_in(said: Mapping[str, Any], name: str) -> int | None:
     """A number of the server's account, or None where it has none that can be."""
     value = said.get(name)
     return int(value) if isinstance(value, int | float) and value >= 0 else None
-
-
-def render_reply(reply: Reply, *, model: str) -> dict[str, Any]:
-    """A reply as a server sends it."""
-    (message,) = render_messages([reply.message])
-    refusals = [part.text for part in reply.message.content if isinstance(part, RefusalPart)]
-    if refusals:
-        message.update(content=reply.message.text or None, refusal="".join(refusals))
-    usage = reply.usage
-    counted = {
-        "prompt_tokens": usage.input_tokens,
-        "completion_tokens": usage.output_tokens,
-        "total_tokens": usage.total_tokens,
-    }
-    return {
-        "id": reply.id or f"chatcmpl-{uuid4().hex[:24]}",
-        "object": "chat.completion",
-        "created": 0,
-        "model": model,
-        "choices": [{"index": 0, "message": {"content": None, **message}, "finish_reason": reply.finish_reason}],
-        **({} if usage.total_tokens is None else {"usage": counted}),
-    }
-
-
-def read_request(body: Any) -> tuple[list[ChatMessage], list[ToolDefinition]]:
-    """The messages and tools of a request, as a server reads it."""
-    names: dict[str, str] = {}
-    messages: list[ChatMessage] = []
-    for said in map(as_dict, as_list(as_dict(body).get("messages"))):
-        content, role = said.get("content"), said.get("role")
-        text = well_formed(_text(content))
-        calls = read_calls(calls_in(said))
-        names.update((call.id, call.name) for call in calls)
-        parts: list[AnyPart] = [*([TextPart(text=text)] if text else ()), *_read_pictures(content), *calls]
-        if role == "tool":
-            ident = str(said.get("tool_call_id"))
-            parts = [ToolResultPart(call_id=ident, name=names.get(ident, ""), content=text)]
-        messages.append(
-            ChatMessage.model_validate({"role": "system" if role == "developer" else role, "content": parts})
-        )
-    tools = [as_dict(as_dict(tool).get("function")) for tool in as_list(as_dict(body).get("tools"))]
-    return messages, [
-        ToolDefinition(
-            name=str(tool.get("name")),
-            description=str(tool.get("description") or ""),
-            parameters=as_dict(tool.get("parameters")),
-        )
-        for tool in tools
-    ]
-
-
-def _read_pictures(content: Any) -> list[ImagePart]:
-    pictures = (as_dict(as_dict(part).get("image_url")) for part in as_list(content))
-    return [
-        ImagePart.model_validate({"url": picture["url"], "detail": picture.get("detail") or None})
-        for picture in pictures
-        if picture.get("url")
-    ]
