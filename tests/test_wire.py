@@ -24,7 +24,7 @@ from agentflow_llm import (
     Usage,
 )
 from agentflow_llm.messages import AnyPart
-from agentflow_llm.serving import read_request, render_reply
+from agentflow_llm.serving import chat_body, read_request
 from agentflow_llm.wire import read_reply, read_usage, render_messages, render_request
 
 CALL = ToolCallPart(id="c1", name="search", arguments='{"q": 1}')
@@ -345,7 +345,7 @@ def test_developer_is_a_system() -> None:
 def test_reply_that_is_served_is_read_as_the_same(content: Any) -> None:
     usage = Usage(input_tokens=1, output_tokens=2, http_requests=1)
     said = Reply(message=ChatMessage(role="assistant", content=content), finish_reason="stop", usage=usage)
-    got = read_reply(render_reply(said, model="m"))
+    got = read_reply(chat_body(said, model="m"))
     assert (got.message.content, got.finish_reason, got.usage, got.model) == (content, "stop", usage, "m")
 
 

@@ -17,7 +17,7 @@ from .splitting import VERSION, split
 from .vector_store import SqliteVectorStore, checked_ids, checked_top_k, look_up, made_by
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from .documents import Markup
     from .records import Passage
@@ -107,16 +107,15 @@ class VectorStoreIndex:
             return
         async with self._lock():
             known = await self.store.versions()
-            batch: list[tuple[Document, list[Chunk]]] = []
+            changed: list[Document] = []
             for document in list(self._waiting.values()):
                 if known.get(document.id) == self._version(document):
                     self._done(document)
-                    continue
-                batch.append((document, await asyncio.to_thread(self._chunks, document)))
-                if sum(len(chunks) for _, chunks in batch) >= _BATCH:
-                    await self._store(batch)
-                    batch = []
-            await self._store(batch)
+                else:
+                    changed.append(document)
+            rest = iter(changed)
+            while batch := await asyncio.to_thread(self._batch, rest):
+                await self._store(batch)
 
     def as_retriever(self, similarity_top_k: int = 5, *, where: Mapping[str, Any] | None = None) -> Retriever:
         """A retriever of so many passages; `where`: what their metadata must say, see `VectorStore.search`."""
@@ -134,6 +133,17 @@ class VectorStoreIndex:
 
     def _version(self, document: Document) -> str:
         return f"{document.version} {_told_apart(self._splitter)} {made_by(self.embedder)}".rstrip()
+
+    def _batch(self, documents: Iterator[Document]) -> list[tuple[Document, list[Chunk]]]:
+        """The next of the documents, split: so many as make a batch."""
+        batch: list[tuple[Document, list[Chunk]]] = []
+        many = 0
+        for document in documents:
+            batch.append((document, self._chunks(document)))
+            many += len(batch[-1][1])
+            if many >= _BATCH:
+                break
+        return batch
 
     def _chunks(self, document: Document) -> list[Chunk]:
         facts = {"document": document.id, **document.metadata}

@@ -17,7 +17,6 @@ from .messages import (
     ChatMessage,
     ImagePart,
     ReasoningPart,
-    RefusalPart,
     TextPart,
     ToolDefinition,
     ToolResultPart,
@@ -43,28 +42,6 @@ def event(data: Mapping[str, Any], name: str = "") -> str:
     """A server-sent event."""
     told = f"event: {name}\n" if name else ""
     return f"{told}data: {json.dumps(data, ensure_ascii=False)}\n\n"
-
-
-def render_reply(reply: Reply, *, model: str) -> dict[str, Any]:
-    """A reply as a server sends it."""
-    (message,) = render_messages([reply.message])
-    refusals = [part.text for part in reply.message.content if isinstance(part, RefusalPart)]
-    if refusals:
-        message.update(content=reply.message.text or None, refusal="".join(refusals))
-    usage = reply.usage
-    counted = {
-        "prompt_tokens": usage.input_tokens,
-        "completion_tokens": usage.output_tokens,
-        "total_tokens": usage.total_tokens,
-    }
-    return {
-        "id": reply.id or f"chatcmpl-{uuid4().hex[:24]}",
-        "object": "chat.completion",
-        "created": 0,
-        "model": model,
-        "choices": [{"index": 0, "message": {"content": None, **message}, "finish_reason": reply.finish_reason}],
-        **({} if usage.total_tokens is None else {"usage": counted}),
-    }
 
 
 def read_request(body: Any) -> tuple[list[ChatMessage], list[ToolDefinition]]:
@@ -119,18 +96,35 @@ def chat_options(body: Any) -> RequestOptions:
 
 def chat_body(reply: Reply, *, model: str) -> dict[str, Any]:
     """A reply as a server sends it, with what was thought, and all that its usage tells."""
-    body = render_reply(reply, model=model)
+    (message,) = render_messages([reply.message])
+    if reply.refusal is not None:
+        message.update(content=reply.text or None, refusal=reply.refusal)
     thoughts = "".join(part.text for part in reply.message.content if isinstance(part, ReasoningPart))
     if thoughts:
-        body["choices"][0]["message"]["reasoning_content"] = thoughts
-    usage = reply.usage
+        message["reasoning_content"] = thoughts
+    body = {
+        "id": reply.id or f"chatcmpl-{uuid4().hex[:24]}",
+        "object": "chat.completion",
+        "created": 0,
+        "model": model,
+        "choices": [{"index": 0, "message": {"content": None, **message}, "finish_reason": reply.finish_reason}],
+    }
+    return body if reply.usage.total_tokens is None else {**body, "usage": _usage(reply.usage)}
+
+
+def _usage(usage: Usage) -> dict[str, Any]:
     sent = {"cached_tokens": usage.cached_tokens, "cache_write_tokens": usage.cache_write_tokens}
     got = {"reasoning_tokens": usage.reasoning_tokens}
+    told: dict[str, Any] = {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.total_tokens,
+    }
     for name, counts in (("prompt_tokens_details", sent), ("completion_tokens_details", got)):
         known = {count: number for count, number in counts.items() if number is not None}
-        if known and "usage" in body:
-            body["usage"][name] = known
-    return body
+        if known:
+            told[name] = known
+    return told
 
 
 def chat_events(reply: Reply, body: Any, model: str) -> Iterator[str]:
