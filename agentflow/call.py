@@ -32,19 +32,26 @@ async def invoke(run: Port, me: Worker) -> Any:
         me.ctx = arguments[spec.context] = context_of(run, me)
     for name, slot in spec.slots.items():
         arguments[name] = run.host.workflows.get(name, slot.default)
-    step_pool: Pool | None = None
     try:
         if plan.resources:
-            step_pool = Pool()
+            me.pool = Pool()
             if run.pool is None:
                 run.pool = Pool()
             for name, recipe in plan.resources.items():
-                arguments[name] = await run.host.resource(recipe, run.pool, step_pool)
+                arguments[name] = await run.host.resource(recipe, run.pool, me.pool)
         call = _call(run, me, arguments)
         return await (call if plan.timeout is None else limited(run, me, plan.timeout, call))
     finally:
-        if step_pool is not None and step_pool.needs_closing:
-            run.report(await step_pool.close(), f"step {plan.name!r}")
+        if me.pool is not None:
+            await leave(run, me)
+
+
+async def leave(run: Port, me: Worker) -> None:
+    """Tear down the resources of this execution of a step."""
+    while me.pool is not None:  # a thread that was left behind may ask for more meanwhile
+        pool, me.pool = me.pool, None
+        if pool.needs_closing:
+            run.report(await pool.close(), f"step {me.plan.name!r}")
 
 
 async def limited(run: Port, me: Worker, seconds: float, call: Awaitable[Any]) -> Any:

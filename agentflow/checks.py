@@ -13,7 +13,7 @@ from .resource import Resource, check_lifetime, compile_recipe, key_of, name_of
 from .signature import WORKFLOW_ROLE
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Hashable, Iterable, Mapping
 
     from .events import Event
     from .graph import Graph, StepPlan
@@ -183,9 +183,12 @@ def check_slots(graph: Graph, filled: Mapping[str, object]) -> None:
             raise refusal(WorkflowValidationError, msg, plan)
 
 
-def check_overrides(graph: Graph, overrides: Mapping[Any, Any]) -> None:
-    """Refuse an override of a resource that no step uses, and one that does not live long enough."""
-    found = _Overridden(graph, overrides)
+def check_overrides(graph: Graph, overrides: Mapping[Any, Any], asked: Iterable[Resource] = ()) -> None:
+    """Refuse an override of a resource that no step uses, and one that does not live long enough.
+
+    `asked` are those that steps ask for by `ctx.resource`.
+    """
+    found = _Overridden(graph, overrides, asked)
     for factory in overrides:
         if key_of(factory) not in found.used:
             meant = factory.factory if isinstance(factory, Resource) else factory
@@ -202,7 +205,7 @@ def check_overrides(graph: Graph, overrides: Mapping[Any, Any]) -> None:
 class _Overridden:
     """The resources of a workflow as they are once some are replaced."""
 
-    def __init__(self, graph: Graph, overrides: Mapping[Any, Any]) -> None:
+    def __init__(self, graph: Graph, overrides: Mapping[Any, Any], asked: Iterable[Resource]) -> None:
         self._where = f"Workflow(resources=...) of {graph.name!r}"
         known: dict[Hashable, Recipe] = {}
         self._instead = {
@@ -214,6 +217,8 @@ class _Overridden:
         for plan in graph.steps:
             for recipe in plan.resources.values():
                 self._follow(recipe, ())
+        for resource in asked:
+            self._follow(compile_recipe(resource, f"asks_for of {graph.name!r}", known), ())
 
     def _follow(self, recipe: Recipe, path: tuple[Hashable, ...]) -> Recipe | None:
         """What is made in the end where `recipe` is asked for; None for an object that is there already."""

@@ -15,6 +15,7 @@ from pydantic_core import from_json, to_json
 from .effects import Ledger
 from .errors import ContextSerdeError, WorkflowRuntimeError
 from .events import Event
+from .resource import Pool
 from .signature import CONTEXT_ROLE
 from .store import MISSING, StateT
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from .graph import StepPlan
     from .observe import Ref
     from .port import Port
+    from .resource import Resource
     from .store import StateStore
 
 E = TypeVar("E", bound=Event)
@@ -75,6 +77,30 @@ class Context(Generic[StateT]):
         """Put `value` under `key`, taken as it is."""
         await self.store.write(key, value)
 
+    # -- resources ------------------------------------------------------------------------------
+
+    async def resource(self, resource: Resource) -> Any:
+        """The object of a resource, as the step's parameter would be given it: `await ctx.resource(Resource(connect))`.
+
+        It is made where it has not been, lives as long as its scope says, and what the workflow overrides is
+        overridden here as well. Raises `WorkflowRuntimeError` outside a step, or when the step has ended, and
+        `WorkflowValidationError` where the factory cannot be called.
+        """
+        if self._plan is None:
+            msg = "a resource belongs in a step: take `ctx: Context` as a parameter there."
+            raise WorkflowRuntimeError(msg)
+        run, worker = self._run, self._worker
+        if run.over or worker.ctx is not self:
+            msg = f"step {self._plan.name!r} has ended, and nobody would tear down {resource!r}. Ask before it ends."
+            raise WorkflowRuntimeError(msg)
+        recipe = run.host.recipe(resource)
+        if run.pool is None:
+            run.pool = Pool()
+        if worker.pool is None:
+            self.ledger()
+            worker.pool = Pool()
+        return await run.host.resource(recipe, run.pool, worker.pool)
+
     # -- events --------------------------------------------------------------------------------
 
     def send_event(self, event: Event, step: str | None = None) -> None:
@@ -87,6 +113,14 @@ class Context(Generic[StateT]):
             run.hop(run.send, event, step, self)
         else:
             run.send(event, step, self)
+
+    @property
+    def is_followed(self) -> bool:
+        """Does anybody follow the run's stream, or that of a run whose child it is?
+
+        A step need not take in pieces what nobody will look at in pieces.
+        """
+        return self._run.is_followed
 
     def write_event_to_stream(self, event: Event) -> None:
         """Show an event to those who follow the run's stream. It triggers no step."""

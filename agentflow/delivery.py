@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .events import Event
     from .graph import Edge, StepPlan
     from .observe import Operation, Ref
+    from .resource import Pool
 
 
 class Delivery(NamedTuple):
@@ -44,6 +45,7 @@ class Worker:
         "pauses",
         "place",
         "plan",
+        "pool",
         "robbed",
         "sent",
         "stepped",
@@ -57,6 +59,8 @@ class Worker:
         self.task: asyncio.Task[None]
         self.place = 0
         """Its index among the run's workers."""
+        self.pool: Pool | None = None
+        """The resources that live as long as this execution of the step, if it has any."""
         self.limit: asyncio.Timeout | None = None
         self.pauses = 0
         """How many waits for a human the time limit stands still for, and what is left of it."""

@@ -48,11 +48,11 @@ class Host:
         self._codec: Codec | None = None
         self._addressed: dict[tuple[str | None, type, str], Route] = {}
         self._overrides: dict[Hashable, Any] = {}
-        known: dict[Any, Recipe] = {}
+        self._known: dict[Any, Recipe] = {}
         for factory, given in overrides.items():
             where = f"Workflow(resources=...) of {graph.name!r}"
             self._overrides[key_of(factory)] = (
-                compile_recipe(given, where, known) if isinstance(given, Resource) else given
+                compile_recipe(given, where, self._known) if isinstance(given, Resource) else given
             )
 
     def route_to(self, route: Route, step: str) -> Route:
@@ -75,6 +75,10 @@ class Host:
     def pool(self) -> Pool:
         """The resources that live as long as the workflow, in this event loop."""
         return self._pools.here()
+
+    def recipe(self, resource: Resource) -> Recipe:
+        """How to make a resource that a step asks for by itself; remembered."""
+        return compile_recipe(resource, f"ctx.resource({resource!r}) in {self.graph.name!r}", self._known)
 
     async def resource(self, recipe: Recipe, run_pool: Pool, step_pool: Pool) -> Any:
         """The object of a resource, from the pool of its lifetime, or what overrides it."""

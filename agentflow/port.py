@@ -42,6 +42,11 @@ class Port(Protocol):
         """Has it ended?"""
         ...
 
+    @property
+    def is_followed(self) -> bool:
+        """Does anybody follow its stream?"""
+        ...
+
     def hop(self, fn: Callable[..., T], *args: Any) -> T:
         """Call something in the run's event loop, from another thread."""
         ...

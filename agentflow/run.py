@@ -23,7 +23,7 @@ from threading import Lock, get_ident
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from . import attempt
-from .call import changes, invoke, limited, same
+from .call import changes, invoke, leave, limited, same
 from .clock import current_clock
 from .collect import Collector
 from .context import context_of
@@ -392,6 +392,8 @@ class Run:
                     else:
                         out = await self._invoke(me)
                 except BaseException as error:  # noqa: BLE001 because whatever ends a step is dealt with in one place
+                    if me.pool is not None:
+                        await leave(self, me)
                     if not await self._failed(me, error):
                         return
                     continue
@@ -417,6 +419,8 @@ class Run:
                                 await asyncio.sleep(0)
                             continue
                         active[plan.index] += 1
+                if me.pool is not None:
+                    await leave(self, me)
                 if not self._settled(me, out, route):
                     return
                 turns -= 1
@@ -962,6 +966,16 @@ class Run:
             if self.status == ENDED:
                 self._close_ring(self.ring)
         return self.ring
+
+    @property
+    def is_followed(self) -> bool:
+        """Does anybody follow its stream, or that of a run whose child it is?"""
+        run: Run | None = self
+        while run is not None:
+            if run.ring is not None and run.ring.readers:
+                return True
+            run = run.parent
+        return False
 
     def _close_ring(self, ring: Ring) -> None:
         if self.stop_event is not None:

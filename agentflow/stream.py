@@ -28,7 +28,7 @@ _SEGMENT = 1_024
 class Ring:
     """The newest events of a stream, in segments, so that dropping the oldest is cheap."""
 
-    __slots__ = ("_capacity", "_followers", "_segments", "closed", "first", "last")
+    __slots__ = ("_capacity", "_followers", "_segments", "closed", "first", "last", "readers")
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         """Hold at least the newest `capacity` events."""
@@ -40,6 +40,8 @@ class Ring:
         self.last = 0
         """The number of the newest event."""
         self.closed = False
+        self.readers = 0
+        """How many subscriptions there are that nobody has closed."""
 
     def write(self, event: Event) -> None:
         """Add an event and wake the followers that have caught up."""
@@ -111,6 +113,7 @@ class Subscription:
         self._waiting: list[Callable[[], None]] = []
         """Wakes the tasks that stand in `__anext__`."""
         self._closed = False
+        ring.readers += 1
 
     @property
     def position(self) -> int:
@@ -163,7 +166,9 @@ class Subscription:
 
     async def aclose(self) -> None:
         """Stop following."""
-        self._closed = True
+        if not self._closed:
+            self._closed = True
+            self._ring.readers -= 1
         for wake in list(self._waiting):
             wake()
 

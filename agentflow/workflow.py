@@ -29,12 +29,13 @@ from .store import StateStore
 from .verbose import VerbosePrinter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
     from typing import Self
 
     from .context import Context
     from .graph import Graph
+    from .resource import Resource
     from .steps import Declaration
 
 StartT = TypeVar("StartT", bound=StartEvent, default=StartEvent)
@@ -89,6 +90,9 @@ class Workflow(Generic[StartT, ResultT]):
     """Seconds that cancelled steps have to end before they are left behind."""
     agent_name: str | None = None
     """What the agent is called, where a run of this workflow is a run of an agent; observers are told."""
+
+    asks_for: Sequence[Resource] = ()
+    """Resources that steps ask for by `ctx.resource`: `resources=` may replace them too."""
 
     __agentflow_attach__ = _Attach()
 
@@ -168,7 +172,7 @@ class Workflow(Generic[StartT, ResultT]):
             return self._host
         graph = graph_of(self)
         check_slots(graph, self._workflows)
-        check_overrides(graph, self._resources)
+        check_overrides(graph, self._resources, self.asks_for)
         if self._pools is None:
             self._pools = Pools()
         self._host = Host(

@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import threading
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -24,15 +24,17 @@ from agentflow_agents import (
     AgentInput,
     AgentResult,
     AgentState,
+    Budget,
     Finished,
     FunctionAgent,
+    TextDelta,
     ToolCall,
     ToolResult,
     Turn,
     tool,
 )
-from agentflow_agents.function_agent import SKIPPED, conversation_of
-from agentflow_agents.resources import Remembered, choose_model
+from agentflow_agents.function_agent import conversation_of
+from agentflow_agents.resources import Model, Remembered, choose_model
 from agentflow_llm import (
     ChatMemory,
     ChatMessage,
@@ -88,7 +90,7 @@ async def test_question_may_be_given_by_name_or_as_an_event() -> None:
         agent = FunctionAgent(llm=model)
         assert str(await agent.run(query="x")) == "a"
         assert str(await agent.run(start_event=AgentInput(query="x"))) == "b"
-        with pytest.raises(WorkflowRuntimeError, match=r"FunctionAgent.run\(query: str\)"):
+        with pytest.raises(WorkflowRuntimeError, match=r"FunctionAgent.run\(query: str, history"):
             await agent.run()
 
 
@@ -168,16 +170,17 @@ async def test_call_ids_of_a_careless_server_are_made_its_own() -> None:
 
 async def test_stream_shows_calls_and_results_and_ends_with_the_result() -> None:
     with ScriptedModel([[call("c1"), call("c2", name="nope")], "3"]) as model:
-        handler = FunctionAgent([add], model).run("x")
+        handler = FunctionAgent([add], model, name="clerk").run("x")
         events = [event async for event in handler.stream_events()]
     assert events[:3] == [
-        ToolCall(id="c1", name="add", arguments='{"a": 1, "b": 2}'),
-        ToolCall(id="c2", name="nope", arguments='{"a": 1, "b": 2}'),
-        ToolResult(call_id="c1", name="add", content="3"),
+        ToolCall(id="c1", name="add", arguments='{"a": 1, "b": 2}', agent="clerk"),
+        ToolCall(id="c2", name="nope", arguments='{"a": 1, "b": 2}', agent="clerk"),
+        ToolResult(call_id="c1", name="add", content="3", agent="clerk"),
     ]
     assert isinstance(events[3], ToolResult)
     assert events[3].outcome == "error"
-    assert events[4] is await handler
+    assert events[4] == TextDelta(text="3", agent="clerk")
+    assert events[5] is await handler
 
 
 async def test_limit_of_turns_ends_in_a_partial_result() -> None:
@@ -191,11 +194,12 @@ async def test_limit_of_turns_ends_in_a_partial_result() -> None:
     memory = ChatMemory()
     turns: list[Any] = [call("c1", name="count"), ["Let me see.", call("c2", name="count"), call("c3", name="count")]]
     with ScriptedModel(turns) as model:
-        handler = FunctionAgent([count], model, memory, max_turns=2).run("x")
+        handler = FunctionAgent([count], model, memory, budget=Budget(turns=2)).run("x")
         events = [event async for event in handler.stream_events()]
     result = await handler
-    assert (result.stopped_by, result.output, ran) == ("max_turns", "Let me see.", 1)
-    assert outcomes(result) == [("c1", "1", "ok"), ("c2", SKIPPED, "skipped"), ("c3", SKIPPED, "skipped")]
+    assert (result.stopped_by, result.output, ran) == ("turns", "Let me see.", 1)
+    skipped = "This call was skipped: the limit of turns was reached."
+    assert outcomes(result) == [("c1", "1", "ok"), ("c2", skipped, "skipped"), ("c3", skipped, "skipped")]
     assert await memory.aget() == result.messages
     assert sum(isinstance(event, ToolCall) for event in events) == 3
     assert sum(isinstance(event, ToolResult) for event in events) == 3
@@ -203,7 +207,7 @@ async def test_limit_of_turns_ends_in_a_partial_result() -> None:
 
 async def test_answer_in_the_last_turn_is_an_answer() -> None:
     with ScriptedModel([call("c1"), "3"]) as model:
-        result = await FunctionAgent([add], model, max_turns=2).run("x")
+        result = await FunctionAgent([add], model, budget=Budget(turns=2)).run("x")
     assert result.stopped_by == "answer"
 
 
@@ -381,7 +385,30 @@ async def test_model_tools_and_memory_are_resources() -> None:
 
 
 def test_prompts_are_shown() -> None:
-    assert FunctionAgent(system_prompt="Be kind.").prompts() == {"system": "Be kind.", "skipped": SKIPPED}
+    own = FunctionAgent().prompts()
+    assert FunctionAgent(system_prompt="Be kind.").prompts() == {**own, "system": "Be kind."}
+    assert FunctionAgent(prompts={"refused": "No: {reason}"}).prompts() == {**own, "refused": "No: {reason}"}
+
+
+def test_subclass_changes_the_prompts_that_it_names() -> None:
+    class Kind(FunctionAgent):
+        PROMPTS: ClassVar[dict[str, str]] = {"system": "Be kind."}
+
+    assert Kind().prompts() == {**FunctionAgent().prompts(), "system": "Be kind."}
+    assert FunctionAgent().prompts()["system"] != "Be kind."
+
+
+@pytest.mark.parametrize(
+    ("prompts", "said"),
+    [
+        ({"sytem": "x"}, "FunctionAgent has no prompt 'sytem'. There are 'system', 'skipped'"),
+        ({"refused": "No."}, "the prompt 'refused' of FunctionAgent(prompts=...) lacks {reason}"),
+        ({"system": 3}, "is 3: it is a text"),
+    ],
+)
+def test_wrong_prompts_are_refused(prompts: dict[str, Any], said: str) -> None:
+    with pytest.raises(AgentConfigurationError, match=re.escape(said)):
+        FunctionAgent(prompts=prompts)
 
 
 async def test_steps_can_be_overridden_and_added() -> None:
@@ -394,9 +421,9 @@ async def test_steps_can_be_overridden_and_added() -> None:
             return Checked(stopped_by=ev.stopped_by)
 
         @step
-        async def answer(self, ctx: Context[AgentState], ev: Checked, memory: Remembered) -> AgentResult:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]  # because it takes another event
-            result = await super().answer(ctx, Finished(stopped_by=ev.stopped_by), memory)
-            return result.model_copy(update={"output": result.output.upper()})
+        async def answer(self, ctx: Context[AgentState], ev: Checked, llm: Model, memory: Remembered) -> AgentResult:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]  # because it takes another event
+            result = await super().answer(ctx, Finished(stopped_by=ev.stopped_by), llm, memory)
+            return result.model_copy(update={"output": str(result).upper()})
 
     with ScriptedModel([call("c1"), "hello"]) as model:
         result = await Careful([add], model).run("x")
@@ -442,8 +469,7 @@ async def test_model_is_sent_the_conversation_itself_and_no_copy_of_it() -> None
     [
         ({"llm": "gpt-4o"}, "Write llm=OpenAI('gpt-4o')"),
         ({"memory": []}, "Write memory=ChatMemory()"),
-        ({"max_turns": 0}, "a whole number of 1 or more"),
-        ({"max_turns": True}, "a whole number of 1 or more"),
+        ({"budget": 20}, "write budget=Budget(turns=10, tokens=50_000)"),
         ({"tools": add}, r"Write tools=\[search, calculate\]"),
         ({"tools": [add, add]}, "two tools are called 'add'"),
     ],
@@ -482,10 +508,9 @@ def test_option_that_cannot_be_is_answered_with_the_line_to_write(options: dict[
         FunctionAgent(**options)
 
 
-@pytest.mark.parametrize("nothing", [None, ""])
-async def test_without_a_system_prompt_there_is_no_message_of_the_system(nothing: str | None) -> None:
+async def test_without_a_system_prompt_there_is_no_message_of_the_system() -> None:
     with ScriptedModel(["Hi"]) as model:
-        agent = FunctionAgent(llm=model, system_prompt=nothing)
+        agent = FunctionAgent(llm=model, system_prompt="")
         await agent.run("Hello")
     assert [message.role for message in model.calls[0].messages] == ["user"]
     assert agent.prompts()["system"] == ""

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentflow import Context, Handler, WorkflowCancelledByUser
-from agentflow_agents import AgentResult, FunctionAgent, ToolError
+from agentflow_agents import AgentResult, Budget, FunctionAgent, ToolError
 from agentflow_agents.conversation import repaired
 from agentflow_llm import ChatMemory, ChatMessage, ScriptedModel, TextPart, ToolCallPart, ToolResultPart
 from agentflow_llm.wire import render_messages
@@ -112,7 +112,7 @@ def check_result(result: AgentResult) -> None:
 def test_rule_holds_however_a_run_goes_and_ends(planned: list[list[Any]], max_turns: int, stop_at: int) -> None:
     async def scenario() -> None:
         tools, memory, model = Tools(stop_at), ChatMemory(), script(planned)
-        agent = FunctionAgent(tools.all(), model, memory, max_turns=max_turns)
+        agent = FunctionAgent(tools.all(), model, memory, budget=Budget(turns=max_turns))
         handler = agent.run("first question")
         stopper = asyncio.create_task(tools.stopping.wait())
         watched = asyncio.create_task(ended(handler))

@@ -1,8 +1,21 @@
 """Prebuilt agents as agentflow workflows, and their tools."""
 
-from .conversation import Conversation
-from .errors import AgentConfigurationError, DocumentsError, ToolError
-from .events import AgentInput, AgentResult, Finished, ToolCall, ToolResult, Turn
+from .agent import Agent
+from .budget import Budget, Spending
+from .conversation import Conversation, Handoff
+from .errors import AgentConfigurationError, BudgetExceededError, DocumentsError, ToolError, UnreadableReplyError
+from .events import (
+    AgentInput,
+    AgentResult,
+    Approval,
+    ApprovalRequired,
+    Finished,
+    TextDelta,
+    Thought,
+    ToolCall,
+    ToolResult,
+    Turn,
+)
 from .function_agent import AgentState, FunctionAgent
 from .records import ToolExecution
 from .search import DocumentIndex
@@ -10,15 +23,24 @@ from .tool import Tool, tool
 from .toolbox import Toolbox
 
 __all__ = [
+    "Agent",
     "AgentConfigurationError",
     "AgentInput",
     "AgentResult",
     "AgentState",
+    "Approval",
+    "ApprovalRequired",
+    "Budget",
+    "BudgetExceededError",
     "Conversation",
     "DocumentIndex",
     "DocumentsError",
     "Finished",
     "FunctionAgent",
+    "Handoff",
+    "Spending",
+    "TextDelta",
+    "Thought",
     "Tool",
     "ToolCall",
     "ToolError",
@@ -26,5 +48,6 @@ __all__ = [
     "ToolResult",
     "Toolbox",
     "Turn",
+    "UnreadableReplyError",
     "tool",
 ]

@@ -1,16 +1,25 @@
-"""What a tool takes: parameters as one JSON Schema, and JSON text validated into arguments."""
+"""What a tool takes: parameters as one JSON Schema, and JSON text validated into arguments.
+
+`Arguments` are those of a Python function, of which some may be injected: the context and resources.
+`JsonArguments` are those of something else, such as a tool on a server: of them only the schema is known.
+"""
 
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Annotated, Any
+import types
+import typing
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast
 
 from pydantic import ConfigDict, Field, PydanticUserError, ValidationError, create_model
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import from_json
 
-from agentflow.errors import shown, type_name
-from agentflow.resource import evaluate
+from agentflow.errors import WorkflowValidationError, shown, type_name
+from agentflow.resource import compile_recipe, evaluate, marker_of
+from agentflow.signature import CONTEXT_ROLE
+from agentflow_llm.loose import as_dict, as_list
 
 from .errors import ToolError
 
@@ -19,6 +28,8 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
     from pydantic.json_schema import JsonSchemaWarningKind
+
+    from agentflow import Resource
 
 _MOST_PROBLEMS = 5
 _CONFIG = ConfigDict(extra="forbid", protected_namespaces=())
@@ -35,6 +46,15 @@ class _JsonSchema(GenerateJsonSchema):
     """A default that no JSON can be is left out of the schema, and used all the same."""
 
 
+class Injected(NamedTuple):
+    """A parameter that is handed something which no model is told of."""
+
+    resource: Resource | None
+    """None: it is handed the step's context."""
+    default: Any
+    """What it gets where there is no context; `inspect.Parameter.empty` where it cannot do without."""
+
+
 class Arguments:
     """The parameters of one function, compiled.
 
@@ -46,39 +66,118 @@ class Arguments:
 
     def __init__(self, parameters: Sequence[inspect.Parameter], code: Any, described: Mapping[str, str]) -> None:
         fields: dict[str, Any] = {}
-        self._positional: list[str] = []
-        self._named: list[tuple[str, str]] = []
+        sent: list[inspect.Parameter] = []
+        self.injected: dict[str, Injected] = {}
+        """By parameter, what the model does not send."""
+        self._names: list[tuple[str, str]] = []
+        self._positional = tuple(p.name for p in parameters if p.kind is p.POSITIONAL_ONLY)
         for number, parameter in enumerate(parameters):
+            hint = _hint_of(parameter, code)
+            injected = _injected(parameter, hint)
+            if injected is not None:
+                self.injected[parameter.name] = injected
+                continue
             # a parameter may have a name that no field may have: it is the field's alias
             field = f"argument_{number}"
-            fields[field] = _field_of(parameter, code, described.get(parameter.name))
-            if parameter.kind is parameter.POSITIONAL_ONLY:
-                self._positional.append(field)
-            else:
-                self._named.append((parameter.name, field))
-        model, self.schema = _compiled(fields, parameters)
+            fields[field] = _field_of(parameter, hint, described.get(parameter.name))
+            sent.append(parameter)
+            self._names.append((parameter.name, field))
+        model, self.schema = _compiled(fields, sent)
         self._validate = model.__pydantic_validator__.validate_json
-        self._line = ", ".join(_in_a_line(name, told, self.schema) for name, told in self.schema["properties"].items())
+        self._serialize = model.__pydantic_serializer__.to_python
+        self._line = _line_of(self.schema)
 
     def __str__(self) -> str:
         return self._line
 
-    def read(self, text: str) -> tuple[list[Any], dict[str, Any]]:
-        """Validated arguments, by position and by name. Raises `ToolError`, which says what to correct."""
+    @property
+    def names(self) -> list[str]:
+        """The parameters that a model sends."""
+        return [name for name, _ in self._names]
+
+    def validate(self, text: str) -> BaseModel:
+        """What a model wrote, validated. Raises `ToolError`, which says what to correct."""
         try:
-            values = self._validate(text if text and not text.isspace() else "{}").__dict__
+            return cast("BaseModel", self._validate(text if text and not text.isspace() else "{}"))
         except ValidationError as error:
             raise ToolError(self._problems(error)) from error
-        return [values[field] for field in self._positional], {name: values[field] for name, field in self._named}
+
+    def values(self, found: BaseModel) -> dict[str, Any]:
+        """By parameter, what the function is given."""
+        values = vars(found)
+        return {name: values[field] for name, field in self._names}
+
+    def plain(self, found: BaseModel) -> dict[str, Any]:
+        """The same as JSON has it. A default that no JSON can be is left out."""
+        told = self.schema["properties"]
+        unset = {f for name, f in self._names if f not in found.model_fields_set and "default" not in told[name]}
+        values: dict[str, Any] = self._serialize(found, mode="json", by_alias=True, exclude=unset, round_trip=True)
+        return values
+
+    def call(self, found: BaseModel, injected: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """How the function is called, by position and by name."""
+        named = {**self.values(found), **injected}
+        return [named.pop(name) for name in self._positional], named
 
     def _problems(self, error: ValidationError) -> str:
         found = error.errors(include_url=False, include_context=False)
         if found[0]["type"] == "json_invalid":
-            return f"The arguments are no valid JSON ({_lower(found[0]['msg'])}). Send one object with: {self}"
-        lines = [f"{'.'.join(map(str, problem['loc'])) or 'arguments'}: {_told(problem)}" for problem in found]
-        more = len(lines) - _MOST_PROBLEMS
-        lines = lines[:_MOST_PROBLEMS] + ([f"and {more} more"] if more > 0 else [])
-        return f"The arguments are wrong. {'; '.join(lines)}. It takes: {self._line or 'nothing'}"
+            return _no_json(found[0]["msg"], self._line)
+        problems = [f"{'.'.join(map(str, problem['loc'])) or 'arguments'}: {_told(problem)}" for problem in found]
+        return _wrong(problems, self._line)
+
+
+class JsonArguments:
+    """What something takes that is no Python function: an object of a JSON Schema.
+
+    Only the names are checked; the rest is for the callee to say. Raises `UndescribableError`.
+    """
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        given: Any = schema
+        if not isinstance(given, dict) or schema.get("type", "object") != "object":
+            raise UndescribableError(
+                f"parameters={shown(given)} is no JSON Schema of an object. Write: "
+                '{"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]}'
+            )
+        # servers refuse an object that does not say which properties it has
+        self.schema: dict[str, Any] = {**schema, "type": "object", "properties": as_dict(schema.get("properties"))}
+        self.injected: dict[str, Injected] = {}
+        self._line = _line_of(self.schema)
+
+    def __str__(self) -> str:
+        return self._line
+
+    @property
+    def names(self) -> list[str]:
+        """The properties that the schema names."""
+        return list(self.schema["properties"])
+
+    def validate(self, text: str) -> dict[str, Any]:
+        """The object that a model wrote. Raises `ToolError`, which says what to correct."""
+        try:
+            found = from_json(text if text and not text.isspace() else "{}", allow_inf_nan=False)
+        except ValueError as error:
+            raise ToolError(_no_json(str(error), self._line)) from error
+        if not isinstance(found, dict):
+            problems = [f"arguments: input should be an object, not {shown(found)}"]
+        else:
+            problems = [f"{name}: is missing" for name in as_list(self.schema.get("required")) if name not in found]
+        if problems:
+            raise ToolError(_wrong(problems, self._line))
+        return cast("dict[str, Any]", found)
+
+    def values(self, found: dict[str, Any]) -> dict[str, Any]:
+        """By property, what was sent."""
+        return found
+
+    def plain(self, found: dict[str, Any]) -> dict[str, Any]:
+        """The same."""
+        return found
+
+    def call(self, found: dict[str, Any], injected: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """It is called with the object alone."""
+        return [found], {**injected}
 
 
 def _compiled(
@@ -100,6 +199,16 @@ def _compiled(
         ) from error
 
 
+def _no_json(said: str, line: str) -> str:
+    return f"The arguments are no valid JSON ({_lower(said)}). Send one object with: {line or 'nothing in it'}"
+
+
+def _wrong(problems: list[str], line: str) -> str:
+    more = len(problems) - _MOST_PROBLEMS
+    shown_ones = problems[:_MOST_PROBLEMS] + ([f"and {more} more"] if more > 0 else [])
+    return f"The arguments are wrong. {'; '.join(shown_ones)}. It takes: {line or 'nothing'}"
+
+
 def _told(problem: Any) -> str:
     if problem["type"] == "missing":
         return "is missing"
@@ -112,8 +221,8 @@ def _lower(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _field_of(parameter: inspect.Parameter, code: Any, said: str | None) -> tuple[Any, Any]:
-    """A field of the model: its type with the description, and its default."""
+def _hint_of(parameter: inspect.Parameter, code: Any) -> Any:
+    """What a parameter's annotation means."""
     name = parameter.name
     if parameter.kind in _VARIABLE:
         stars = "*" if parameter.kind is parameter.VAR_POSITIONAL else "**"
@@ -126,7 +235,27 @@ def _field_of(parameter: inspect.Parameter, code: Any, said: str | None) -> tupl
             f"parameter {name!r} has no annotation, so a model cannot be told what to send. Write, for example: "
             f"{name}: str"
         )
-    hint = _evaluated(parameter, code)
+    return _evaluated(parameter, code)
+
+
+def _injected(parameter: inspect.Parameter, hint: Any) -> Injected | None:
+    """What a parameter is injected; None where the model sends it."""
+    marker = marker_of(hint)
+    if marker is not None:
+        try:
+            compile_recipe(marker, f"parameter {parameter.name!r}", {})
+        except WorkflowValidationError as error:
+            raise UndescribableError(str(error)) from error
+        return Injected(marker, parameter.default)
+    members = typing.get_args(hint) if typing.get_origin(hint) in {typing.Union, types.UnionType} else (hint,)
+    kinds = [typing.get_origin(member) or member for member in members]
+    if any(isinstance(kind, type) and CONTEXT_ROLE in vars(kind) for kind in kinds):
+        return Injected(None, parameter.default)
+    return None
+
+
+def _field_of(parameter: inspect.Parameter, hint: Any, said: str | None) -> tuple[Any, Any]:
+    """A field of the model: its type with the description, and its default."""
     metadata = list(getattr(hint, "__metadata__", ()))
     text = next((note for note in metadata if isinstance(note, str)), None) or said
     default = ... if parameter.default is _EMPTY else parameter.default
@@ -134,7 +263,7 @@ def _field_of(parameter: inspect.Parameter, code: Any, said: str | None) -> tupl
     if any(found.description for found in own):
         text = None  # what stands in a Field is the field's own
     # pydantic lets the last Field win: the alias is ours, whatever the others say
-    extra = Field(alias=name) if text is None else Field(alias=name, description=text)
+    extra = Field(alias=parameter.name, description=text) if text is not None else Field(alias=parameter.name)
     return Annotated[hint, extra], default
 
 
@@ -172,6 +301,11 @@ def _closed(schema: Any) -> Any:
     return found
 
 
+def _line_of(schema: Mapping[str, Any]) -> str:
+    """What an object of a schema takes, in one line."""
+    return ", ".join(_in_a_line(name, as_dict(told), schema) for name, told in schema["properties"].items())
+
+
 def _in_a_line(name: str, told: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
     default = f" = {shown(told['default'])}" if "default" in told else ""
     optional = "" if default or name in schema.get("required", ()) else "?"
@@ -187,7 +321,8 @@ def _kind(told: Mapping[str, Any]) -> str:
         return str(told["$ref"]).rpartition("/")[2]
     members = told.get("anyOf") or told.get("oneOf")
     if members:
-        return " | ".join(map(_kind, members))
+        return " | ".join(map(_kind, map(as_dict, members)))
     if told.get("type") == "array":
-        return f"list of {_kind(told.get('items', {}))}"
-    return str(told.get("type", "anything"))
+        return f"list of {_kind(as_dict(told.get('items')))}"
+    kind = told.get("type", "anything")
+    return " | ".join(map(str, cast("list[object]", kind))) if isinstance(kind, list) else str(kind)

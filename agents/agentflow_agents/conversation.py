@@ -7,12 +7,14 @@ conversation is whole, and a model can be sent it.
 
 from __future__ import annotations
 
+import json
+from hashlib import sha256
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from pydantic import BaseModel, Field
 
-from agentflow_llm import ChatMessage, RefusalPart, Reply, TextPart, ToolCallPart, ToolResultPart, Usage
+from agentflow_llm import ChatMessage, RefusalPart, Reply, TextPart, ToolCallPart, ToolResultPart
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,6 +22,13 @@ if TYPE_CHECKING:
     from agentflow_llm.messages import AnyPart
 
 CANCELLED = "This call was cancelled; it has no result."
+
+
+class Handoff(BaseModel):
+    """The conversation goes on with the colleague `to`, who is told the message."""
+
+    to: str
+    message: str = ""
 
 
 class Conversation(BaseModel):
@@ -38,7 +47,15 @@ class Conversation(BaseModel):
     call_ids: set[str] = Field(default_factory=set[str])
     turns: int = 0
     """How often the model was called in this run."""
-    usage: Usage = Usage()
+    corrections: int = 0
+    """How often in a row the model was told that what it said cannot be read."""
+    repeated: dict[str, int] = Field(default_factory=dict[str, int])
+    """How often a call was made with the same arguments, and the same came of it, by a digest of both."""
+    asked: dict[str, ToolCallPart] = Field(default_factory=dict[str, ToolCallPart])
+    """By id, the calls that wait for a person's approval."""
+    handoffs: dict[str, str] = Field(default_factory=dict[str, str])
+    """The colleagues to whom this run may hand over, and what each is for."""
+    handoff: Handoff | None = None
 
     def begin(self, query: str, *, system: ChatMessage | None, history: Sequence[ChatMessage] | None) -> None:
         """Begin a run with a question, behind `history`, or, where that is None, behind what was said so far."""
@@ -49,15 +66,27 @@ class Conversation(BaseModel):
         self.messages = [*front, *earlier, ChatMessage(role="user", content=(TextPart(text=query),))]
         self.call_ids = {call.id for message in earlier for call in message.tool_calls}
         self.pending = None
-        self.turns = 0
-        self.usage = Usage()
+        self.turns = self.corrections = 0
+        self.repeated, self.asked, self.handoffs, self.handoff = {}, {}, {}, None
 
     def hear(self, reply: Reply) -> list[ToolCallPart]:
         """Take up what the model said, as pending; returns its calls, each with an id of its own."""
         self.pending = self._with_own_ids(reply.message)
         self.turns += 1
-        self.usage += reply.usage
+        self.corrections = 0
         return self.pending.tool_calls
+
+    def correct(self, reply: Reply, message: str) -> list[ChatMessage]:
+        """Take up what cannot be read, and what the model is told of it: a turn that may enter the conversation."""
+        self.turns += 1
+        self.corrections += 1
+        return [without_calls(reply.message), ChatMessage(role="user", content=(TextPart(text=message),))]
+
+    def times(self, call: ToolCallPart, content: str) -> int:
+        """How often, now included, this call was made in this run and the same came of it."""
+        key = sha256(f"{call.name}\0{_canonical(call.arguments)}\0{content}".encode(errors="replace")).hexdigest()[:32]
+        self.repeated[key] = self.repeated.get(key, 0) + 1
+        return self.repeated[key]
 
     def _with_own_ids(self, message: ChatMessage) -> ChatMessage:
         """The message itself where no id is empty or was there before, as it is with careful servers."""
@@ -87,19 +116,37 @@ class Conversation(BaseModel):
         assert not by_id, "each result belongs to a call"
         return [self.pending, _results_of(self.pending, ordered)] if ordered else [self.pending]
 
-    def add(self, turn: Iterable[ChatMessage]) -> None:
-        """Let a turn enter the conversation; nothing is pending then."""
+    def add(self, turn: Iterable[ChatMessage], *, kept: bool = True) -> None:
+        """Let a turn enter the conversation; nothing is pending then. `kept`: the memory has it."""
         self.messages.extend(turn)
-        self.kept = len(self.messages)
+        if kept:
+            self.kept = len(self.messages)
         self.pending = None
 
     @property
     def said(self) -> str:
         """The text of the model's newest message; where it has none, why the model declines."""
         last = self.pending or next((m for m in reversed(self.messages) if m.role == "assistant"), None)
-        if last is None:
-            return ""
-        return last.text or "".join(part.text for part in last.content if isinstance(part, RefusalPart))
+        return "" if last is None else said(last)
+
+
+def said(message: ChatMessage) -> str:
+    """The text of a message of the model; where it has none, why the model declines."""
+    return message.text or "".join(part.text for part in message.content if isinstance(part, RefusalPart))
+
+
+def without_calls(message: ChatMessage) -> ChatMessage:
+    """The message without the calls in it, which nobody will execute."""
+    parts = tuple(part for part in message.content if not isinstance(part, ToolCallPart))
+    return message.model_copy(update={"content": parts or (TextPart(text=""),)})
+
+
+def _canonical(arguments: str) -> str:
+    """The same text for the same arguments."""
+    try:
+        return json.dumps(json.loads(arguments), sort_keys=True)
+    except ValueError:
+        return arguments
 
 
 def repaired(messages: Iterable[ChatMessage]) -> list[ChatMessage]:

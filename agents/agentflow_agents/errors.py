@@ -3,18 +3,33 @@
 ```
 AgentflowError
 ├── AgentConfigurationError    an agent or a tool is set up wrongly
+├── BudgetExceededError        a limit was reached, where an error was asked for
 ├── DocumentsError             a folder of documents cannot be searched
-└── ToolError                  raised by a tool: its text is for the model
+├── ToolError                  raised by a tool: its text is for the model
+└── UnreadableReplyError       what a model said cannot be read: it is told so
 ```
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from agentflow import AgentflowError
+
+if TYPE_CHECKING:
+    from agentflow_llm import Reply
 
 
 class AgentConfigurationError(AgentflowError):
     """An agent or a tool is set up in a way that cannot work: the message has the corrected line."""
+
+
+class BudgetExceededError(AgentflowError):
+    """A limit of `Budget(..., raises=True)` was reached. `result` is the `AgentResult` that there is so far."""
+
+    def __init__(self, message: str, result: Any) -> None:
+        super().__init__(message)
+        self.result = result
 
 
 class DocumentsError(AgentflowError):
@@ -26,3 +41,11 @@ class ToolError(AgentflowError):
 
     Of other exceptions the model is told the class and the first line.
     """
+
+
+class UnreadableReplyError(AgentflowError):
+    """What the model said is not in the form that was asked for. The text tells the model what to write instead."""
+
+    def __init__(self, message: str, reply: Reply) -> None:
+        super().__init__(message)
+        self.reply = reply

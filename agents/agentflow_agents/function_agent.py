@@ -1,7 +1,8 @@
 """An agent that calls tools until it can answer.
 
 ```text
-AgentInput ─► prepare ─► Turn ─► call_model ─┬─► ToolCall ─► call_tool ─► ToolResult ─► collect_results ─► Turn
+AgentInput ─► prepare ─► Turn ─► call_model ─┬─► ToolCall ─► call_tool ─┬─► ToolResult ─► collect_results ─► Turn
+                                             │                          └─► ApprovalRequired ··· Approval ─► decide
                                              └─► Finished ─► answer ─► AgentResult
 ```
 
@@ -10,172 +11,292 @@ The tools that the model asks for in one turn are called at once. Every call has
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from pydantic import BaseModel, Field
 
-from agentflow import Context, Workflow, step
-from agentflow.errors import shown
-from agentflow.workflow import graph_of
-from agentflow_llm import ChatMessage, ChatModel, Memory, TextPart
+from agentflow import Context, step
+from agentflow.log import logger
+from agentflow_llm import (
+    ChatMessage,
+    ChatModel,
+    LLMOutputError,
+    Memory,
+    ToolCallPart,
+)
 
-from .conversation import Conversation
-from .errors import AgentConfigurationError
-from .events import AgentInput, AgentResult, Finished, ToolCall, ToolResult, Turn
-from .resources import Model, Remembered, Tools, choose_model, no_memory, no_tools
+from .agent import Agent, tool_name
+from .budget import OWN_TURNS, Accounts, Spending
+from .conversation import Conversation, Handoff, without_calls
+from .errors import BudgetExceededError, ToolError, UnreadableReplyError
+from .events import (
+    AgentInput,
+    AgentResult,
+    Approval,
+    ApprovalRequired,
+    Finished,
+    OutputT,
+    ToolCall,
+    ToolResult,
+    Turn,
+    arguments_text,
+)
+from .resources import Model, Remembered, Tools, no_tools
+from .tool import Tool
 from .toolbox import Toolbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-    from agentflow import Handler
-    from agentflow.graph import Graph
-    from agentflow_llm import ToolResultPart
+    from agentflow_llm.messages import ToolOutcome
 
-SYSTEM_PROMPT = (
-    "You are a helpful assistant. Use the tools when they help you to answer, and answer from what they return. When a "
-    "tool fails, read why, and correct the call or go another way. Say so when you cannot find out."
-)
-SKIPPED = "This call was skipped: the limit of turns was reached."
+    from .budget import Budget
+    from .events import Limit
+
+_HAND_OVER = {
+    "type": "object",
+    "properties": {"message": {"type": "string", "description": "What the colleague needs to know."}},
+    "required": ["message"],
+    "additionalProperties": False,
+}
+_REPEATED = 3
+"""So often the same call may be made, with the same result, before the model is told."""
+_CORRECTIONS = 2
+"""So often in a row the model is told that what it said cannot be read."""
 
 
 class AgentState(BaseModel):
     """The state of a run. A subclass of the agent may derive one with more fields."""
 
     conversation: Conversation = Field(default_factory=Conversation)
+    spending: Spending = Field(default_factory=Spending)
 
 
-class FunctionAgent(Workflow[AgentInput, AgentResult]):
+class FunctionAgent(Agent[OutputT]):
     """Calls tools until it can answer.
 
     ```
     result = await FunctionAgent(tools=[search], llm=model).run("question")
     ```
 
-    - `tools`: plain typed functions, methods, or `Tool` objects.
-    - `llm`: the model; by default the one that `agentflow_llm.default_model` chooses.
-    - `memory`: a conversation that goes on from run to run. It is given whole turns: a call together with its
-      result, the question together with the first turn; what a cancelled or failed run left open never gets there.
-      Without a memory runs know nothing of each other.
-    - `system_prompt`: what the model is told first; "" or None for nothing.
-    - `name`: the agent's name in traces; the class's by default.
-    - `max_turns`: how often the model is called in a run at most.
+    - `tools`: plain typed functions, methods, `Tool` objects, or agents.
 
-    The other options are those of `Workflow`. Raises `AgentConfigurationError` where something cannot work.
+    The other options are those of every `Agent`. Raises `AgentConfigurationError` where something cannot work.
     """
 
-    def __init__(  # noqa: PLR0913 because these are the options that an agent and its workflow have
+    PROMPTS: ClassVar[Mapping[str, str]] = {
+        "system": (
+            "You are a helpful assistant. Use the tools when they help you to answer, and answer from what they "
+            "return. When a tool fails, read why, and correct the call or go another way. Say so when you "
+            "cannot find out."
+        ),
+        "skipped": "This call was skipped: the limit of {limit} was reached.",
+        "last_answer": "The limit of {limit} was reached. Answer now, as well as you can, from what you have.",
+        "too_late": "The time of the run was over before the tool had a result.",
+        "repeated": "(You have made this very call {times} times, and this came of it each time. Do something else.)",
+        "refused": "A person was asked, and refused this call. {reason}",
+        "hand_over": "Hand the conversation over to {name}: {description}",
+        "handed_over": "The conversation was handed over to {name}.",
+    }
+
+    def __init__(  # noqa: PLR0913 because these are the options that users know; the rest is every agent's
         self,
         tools: Iterable[object] = (),
         llm: ChatModel | None = None,
         memory: Memory | None = None,
-        system_prompt: str | None = SYSTEM_PROMPT,
+        system_prompt: str | None = None,
         *,
-        name: str | None = None,
-        max_turns: int = 20,
-        timeout: float | None = None,
-        verbose: bool = False,
-        num_concurrent_runs: int | None = None,
+        output: type[OutputT] | None = None,
+        budget: Budget | None = None,
         resources: Mapping[Callable[..., Any], Any] | None = None,
+        **options: Any,
     ) -> None:
-        _check(type(self).__name__, llm, memory, system_prompt, max_turns)
-        given: dict[Callable[..., Any], Any] = {no_tools: Toolbox(tools), no_memory: memory}
-        if llm is not None:
-            given[choose_model] = llm
-        used = _factories(graph_of(type(self)))  # a subclass may have overridden the only step that wants one
-        given = {factory: value for factory, value in given.items() if factory in used}
-        super().__init__(timeout, verbose, num_concurrent_runs, {**given, **(resources or {})}, name)
-        self.agent_name = self.name
-        self.max_turns = max_turns
-        self.system_prompt = system_prompt or ""
-        said = (TextPart(text=self.system_prompt),)
-        self._system = ChatMessage(role="system", content=said) if self.system_prompt else None
+        resources = {**self.wanted({no_tools: Toolbox(tools)}), **(resources or {})}
+        super().__init__(llm, memory, system_prompt, output=output, budget=budget, resources=resources, **options)
 
-    def prompts(self) -> dict[str, str]:
-        """Every text of the agent's own that a model is sent."""
-        return {"system": self.system_prompt, "skipped": SKIPPED}
-
-    def run(
-        self,
-        query: str | None = None,
-        *,
-        ctx: Context[Any] | None = None,
-        start_event: AgentInput | None = None,
-        stepwise: bool = False,
-        detached: bool = False,
-        **fields: Any,
-    ) -> Handler[AgentResult]:
-        """Ask the agent: `result = await agent.run("question")`. Otherwise as `Workflow.run`.
-
-        With the `ctx` of a run that has ended, `agent.run("and then?", ctx=handler.ctx)`, the conversation goes on.
-        """
-        if query is not None:
-            fields["query"] = query
-        return super().run(ctx=ctx, start_event=start_event, stepwise=stepwise, detached=detached, **fields)
-
-    def run_sync(self, query: str | None = None, **arguments: Any) -> AgentResult:
-        """As `run`, in plain code. See `Workflow.run_sync`."""
-        return super().run_sync(query=query, **arguments)
+    # -- the loop ------------------------------------------------------------------------------------
 
     @step
     async def prepare(self, ctx: Context[AgentState], ev: AgentInput, memory: Remembered) -> Turn:
         """Put the question behind what was said before."""
-        talk = await conversation_of(ctx)
-        history = None if memory is None else await memory.aget(ev.query)
-        talk.begin(ev.query, system=self._system, history=history)
+        await ctx.set("spending", Spending())
+        talk, accounts = await self.state_of(ctx)
+        history = ev.history
+        if history is None and memory is not None:
+            history = await memory.aget(ev.query)
+        talk.begin(ev.query, system=self.system_message(), history=history)
+        talk.handoffs = ev.handoffs
+        accounts.own.spending.elapsed()
         return Turn(number=1)
 
     @step
     async def call_model(
-        self, ctx: Context[AgentState], ev: Turn, llm: Model, tools: Tools
-    ) -> list[ToolCall] | Finished:
+        self, ctx: Context[AgentState], ev: Turn, llm: Model, tools: Tools, memory: Remembered
+    ) -> list[ToolCall] | Turn | Finished:
         """Send the model the conversation; it asks for tools, or answers."""
-        talk = await conversation_of(ctx)
-        reply = await llm.chat(talk.messages, tools=tools.definitions)
-        calls = [ToolCall(id=call.id, name=call.name, arguments=call.arguments) for call in talk.hear(reply)]
+        talk, accounts = await self.state_of(ctx)
+        limit = self._limit(accounts, ev.number - 1)
+        if limit is not None:
+            return Finished(stopped_by=limit)
+        definitions = self.tools_of(talk, tools).definitions
+        try:
+            reply = await accounts.in_time(self.asked(ctx, accounts, llm, talk.messages, definitions))
+        except (LLMOutputError, UnreadableReplyError) as error:
+            if error.reply is None or talk.corrections >= _CORRECTIONS:
+                raise
+            turn = talk.correct(error.reply, str(error))
+            await self._enter(talk, turn, memory)
+            return Turn(number=talk.turns + 1)
+        if reply is None:
+            return Finished(stopped_by="seconds")
+        calls = [ToolCall(id=c.id, name=c.name, arguments=c.arguments, agent=self.name) for c in talk.hear(reply)]
         if not calls:
             return Finished(stopped_by="answer")
         for call in calls:
             ctx.write_event_to_stream(call)
-        return calls if ev.number < self.max_turns else Finished(stopped_by="max_turns")
+        limit = self._limit(accounts, ev.number, tool_calls=True)
+        return calls if limit is None else Finished(stopped_by=limit)
 
     @step(num_workers=8)
-    async def call_tool(self, ctx: Context[AgentState], ev: ToolCall, tools: Tools) -> ToolResult:
-        """Call one tool. What goes wrong is a result as well."""
-        result = await tools.execute(ev.id, ev.name, ev.arguments)
-        told = ToolResult(call_id=ev.id, name=ev.name, content=result.content, outcome=result.outcome)
-        ctx.write_event_to_stream(told)
-        return told
+    async def call_tool(self, ctx: Context[AgentState], ev: ToolCall, tools: Tools) -> ToolResult | ApprovalRequired:
+        """Call one tool, or ask a person whether it may be called. What goes wrong is a result as well."""
+        talk, accounts = await self.state_of(ctx)
+        tools = self.tools_of(talk, tools)
+        call = ToolCallPart(id=ev.id, name=ev.name, arguments=ev.arguments)
+        asked = None if ev.approved else tools.asks_approval(ev.name, ev.arguments)
+        if asked is not None:
+            talk.asked[ev.id] = call
+            accounts.stop_clock()
+            return ApprovalRequired(call_id=ev.id, tool=ev.name, arguments=asked, agent=self.name)
+        if not accounts.take_tool_call():
+            return self._told(ctx, call, self.prompt("skipped", limit="tool_calls"), "skipped")
+        with accounts.shared():
+            result = await accounts.in_time(tools.execute(ev.id, ev.name, ev.arguments, ctx=ctx))
+        if result is None:
+            return self._told(ctx, call, self.prompt("too_late"), "timeout")
+        content, times = result.content, talk.times(call, result.content)
+        if times >= _REPEATED:
+            content = f"{content}\n\n{self.prompt('repeated', times=str(times))}"
+        return self._told(ctx, call, content, result.outcome)
 
     @step
-    async def collect_results(self, ctx: Context[AgentState], ev: ToolResult, memory: Remembered) -> Turn | None:
+    async def decide(self, ctx: Context[AgentState], ev: Approval) -> ToolCall | ToolResult | None:
+        """A person has said whether a call may go on."""
+        talk, accounts = await self.state_of(ctx)
+        call = talk.asked.pop(ev.call_id, None)
+        if call is None:
+            waiting = ", ".join(map(repr, talk.asked)) or "none"
+            logger().warning(
+                f"an Approval of {ev.call_id!r} was ignored: that call does not wait for one. Waiting: {waiting}"
+            )
+            return None
+        accounts.start_clock()
+        if not ev.approved:
+            return self._told(ctx, call, self.prompt("refused", reason=ev.reason).strip(), "refused")
+        arguments = call.arguments if ev.arguments is None else arguments_text(ev.arguments)
+        return ToolCall(id=call.id, name=call.name, arguments=arguments, agent=self.name, approved=True)
+
+    @step
+    async def collect_results(
+        self, ctx: Context[AgentState], ev: ToolResult, tools: Tools, memory: Remembered
+    ) -> Turn | Finished | None:
         """When all results of a turn are there, let it enter the conversation, and the model goes on."""
-        talk = await conversation_of(ctx)
+        talk, _ = await self.state_of(ctx)
         assert talk.pending is not None
         told = ctx.collect_events(ev, {ToolResult: len(talk.pending.tool_calls)})
         if told is None:
             return None
-        await self._complete(talk, [result.part() for result in told], memory)
-        return Turn(number=talk.turns + 1)
+        await self._enter(talk, talk.turn([result.part() for result in told]), memory)
+        if talk.handoff is not None:
+            return Finished(stopped_by="handoff")
+        direct = next((result.content for result in told if self._is_direct(result, tools)), None)
+        if direct is None:
+            return Turn(number=talk.turns + 1)
+        await self._enter(talk, [ChatMessage(role="assistant", content=direct)], memory)
+        return Finished(stopped_by="tool")
+
+    # -- the end -------------------------------------------------------------------------------------
 
     @step
-    async def answer(self, ctx: Context[AgentState], ev: Finished, memory: Remembered) -> AgentResult:
-        """The model's last word is the answer; calls that nobody will execute any more are skipped."""
-        talk = await conversation_of(ctx)
-        assert talk.pending is not None
-        skipped = [
-            ToolResult(call_id=call.id, name=call.name, content=SKIPPED, outcome="skipped")
-            for call in talk.pending.tool_calls
-        ]
-        await self._complete(talk, [result.part() for result in skipped], memory)
-        for result in skipped:
-            ctx.write_event_to_stream(result)
-        messages = talk.messages[talk.before :]
-        return AgentResult(output=talk.said, messages=messages, usage=talk.usage, stopped_by=ev.stopped_by)
+    async def answer(
+        self, ctx: Context[AgentState], ev: Finished, llm: Model, memory: Remembered
+    ) -> AgentResult[OutputT]:
+        """The model's last word is the answer. At a limit, calls are skipped that nobody will execute any more."""
+        talk, accounts = await self.state_of(ctx)
+        if talk.pending is not None:
+            told = self.prompt("skipped", limit=ev.stopped_by)
+            skipped = [self._told(ctx, call, told, "skipped").part() for call in talk.pending.tool_calls]
+            await self._enter(talk, talk.turn(skipped), memory)
+        limited = ev.stopped_by not in {"answer", "tool", "handoff"}
+        if limited and self.budget.last_answer:
+            await self._last_answer(ctx, talk, accounts, llm, ev.stopped_by)
+            await self._enter(talk, talk.turn([]), memory)
+        output: Any = self.read_output(talk.said)
+        result = AgentResult[OutputT](
+            output=output,
+            messages=talk.messages[talk.before :],
+            usage=accounts.own.spending.usage,
+            stopped_by=ev.stopped_by,
+            handoff=talk.handoff,
+        )
+        if limited and self.budget.raises:
+            raise BudgetExceededError(
+                f"{self.name!r} reached its limit of {ev.stopped_by}. What there is so far is in error.result.", result
+            )
+        return result
 
-    async def _complete(self, talk: Conversation, results: list[ToolResultPart], memory: Memory | None) -> None:
-        """Let the pending turn enter the memory as a whole, and then the conversation."""
-        turn = talk.turn(results)
+    # -- what the steps use --------------------------------------------------------------------------
+
+    async def state_of(self, ctx: Context[AgentState]) -> tuple[Conversation, Accounts]:
+        """The conversation of a run itself, no copy, and what it spends from."""
+        return await conversation_of(ctx), Accounts(self.budget, await ctx.get("spending"))
+
+    def tools_of(self, talk: Conversation, tools: Toolbox) -> Toolbox:
+        """The tools of a run: the agent's, and one for each colleague to whom it may hand over."""
+        if not talk.handoffs:
+            return tools
+        return Toolbox([*tools, *(self._hand_over(talk, to, what) for to, what in talk.handoffs.items())])
+
+    def _hand_over(self, talk: Conversation, to: str, description: str) -> Tool[..., Any]:
+        async def hand_over(arguments: dict[str, Any]) -> str:
+            if talk.handoff is not None:
+                raise ToolError(f"The conversation was handed over to {talk.handoff.to} already.")
+            talk.handoff = Handoff(to=to, message=str(arguments.get("message", "")))
+            return self.prompt("handed_over", name=to)
+
+        told = self.prompt("hand_over", name=to, description=description)
+        return Tool.of_schema(f"hand_over_to_{tool_name(to)}", told, _HAND_OVER, hand_over)
+
+    def _limit(self, accounts: Accounts, turns: int, *, tool_calls: bool = False) -> Limit | None:
+        own: Limit | None = "turns" if self.budget.turns is None and turns >= OWN_TURNS else None
+        return accounts.exceeded(tool_calls=tool_calls) or own
+
+    async def _last_answer(
+        self, ctx: Context[AgentState], talk: Conversation, accounts: Accounts, llm: ChatModel, limit: str
+    ) -> None:
+        """Ask for an answer without tools; it is pending then."""
+        talk.add([ChatMessage(role="user", content=self.prompt("last_answer", limit=limit))], kept=False)
+        try:
+            reply = await self.asked(ctx, accounts, llm, talk.messages)
+        except (LLMOutputError, UnreadableReplyError) as error:
+            if error.reply is None:
+                raise
+            reply = error.reply
+        talk.pending = without_calls(reply.message)
+
+    def _told(self, ctx: Context[AgentState], call: ToolCallPart, content: str, outcome: ToolOutcome) -> ToolResult:
+        told = ToolResult(call_id=call.id, name=call.name, content=content, outcome=outcome, agent=self.name)
+        ctx.write_event_to_stream(told)
+        return told
+
+    def _is_direct(self, result: ToolResult, tools: Toolbox) -> bool:
+        """Is the result the answer?"""
+        tool = tools.find(result.name)
+        direct = tool is not None and tool.return_direct and result.outcome == "ok"
+        return direct and self.read_output(result.content) is not None
+
+    async def _enter(self, talk: Conversation, turn: list[ChatMessage], memory: Memory | None) -> None:
+        """Let a turn enter the memory as a whole, and then the conversation."""
         if memory is not None:
             await memory.aput(*talk.messages[talk.kept :], *turn)
         talk.add(turn)
@@ -184,40 +305,3 @@ class FunctionAgent(Workflow[AgentInput, AgentResult]):
 async def conversation_of(ctx: Context[AgentState]) -> Conversation:
     """The conversation of a run itself, no copy."""
     return cast("Conversation", await ctx.get("conversation"))
-
-
-def _factories(graph: Graph) -> set[Hashable]:
-    """The factories of all resources of the steps, and of those that they need."""
-    recipes = [recipe for plan in graph.steps for recipe in plan.resources.values()]
-    for recipe in recipes:
-        recipes.extend(recipe.needs.values())
-    return {recipe.key for recipe in recipes}
-
-
-def _check(kind: str, llm: object, memory: object, system_prompt: object, max_turns: object) -> None:
-    if llm is not None and (isinstance(llm, type) or not isinstance(llm, ChatModel)):
-        what = "a class, and no model" if isinstance(llm, type) else "no model"
-        line = f"{llm.__name__}(...)" if isinstance(llm, type) else f"OpenAI({_model_name(llm)!r})"
-        raise AgentConfigurationError(
-            f"{kind}(llm={shown(llm)}): it is {what}. Write llm={line}, or leave it out for the one that the "
-            "environment names."
-        )
-    # a class has the methods that the protocol asks for
-    if memory is not None and (isinstance(memory, type) or not isinstance(memory, Memory)):
-        what = "a class, and no memory" if isinstance(memory, type) else "no memory"
-        line = f"{memory.__name__}()" if isinstance(memory, type) else "ChatMemory()"
-        raise AgentConfigurationError(
-            f"{kind}(memory={shown(memory)}): it is {what}. Write memory={line}, or leave it out for runs that know "
-            "nothing of each other."
-        )
-    if system_prompt is not None and not isinstance(system_prompt, str):
-        raise AgentConfigurationError(
-            f'{kind}(system_prompt={shown(system_prompt)}): it is a text. Write system_prompt="...", or None for none.'
-        )
-    if isinstance(max_turns, bool) or not isinstance(max_turns, int) or max_turns < 1:
-        raise AgentConfigurationError(f"{kind}(max_turns={shown(max_turns)}): it is a whole number of 1 or more.")
-
-
-def _model_name(given: object) -> str:
-    """The name of a model that was meant: a text that was given in place of a model is taken for one."""
-    return given if isinstance(given, str) and given else "gpt-4o-mini"

@@ -3,6 +3,7 @@
 What a model is told is the function's name, the docstring's text, and a JSON Schema of the parameters;
 their descriptions come from `Annotated[int, "how many"]`, `Annotated[int, Field(description=...)]` or
 the docstring. What the model sends is validated against the same types before the function is called.
+A parameter annotated `Context`, or as a resource, is injected, and no model is told of it.
 """
 
 from __future__ import annotations
@@ -13,24 +14,50 @@ import inspect
 import re
 from contextvars import copy_context
 from functools import partial, update_wrapper
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, ParamSpec, TypeVar, overload
 
 from agentflow.clock import current_clock
-from agentflow.errors import shown
+from agentflow.errors import WorkflowValidationError, shown
+from agentflow.log import logger
+from agentflow.retry import check_policy
 from agentflow_llm import ToolDefinition
+from agentflow_llm.output import is_strict
 
-from .arguments import Arguments, UndescribableError
+from .arguments import Arguments, JsonArguments, UndescribableError
 from .docstring import read_docstring
-from .errors import AgentConfigurationError
+from .errors import AgentConfigurationError, ToolError
+from .repetition import Repetition
+from .slots import Slots
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Mapping
+    from typing import TypedDict
+
+    from typing_extensions import Unpack
+
+    from agentflow import Context, Resource
+
+    from .repetition import Noting, Policy
+
+    class Options(TypedDict, total=False):
+        """The options of a tool, but for its name and description. See `Tool`."""
+
+        timeout: float | None
+        retry: Policy | None
+        concurrency: int | None
+        return_direct: bool
+        requires_approval: Literal[True, False] | Callable[..., bool]
+        tracebacks: bool
+        max_chars: int | None
+
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 """What servers accept."""
+LONGEST_RESULT = 100_000
+"""Characters of a result, unless the tool says otherwise."""
 
 
 class Tool(Generic[P, R_co]):
@@ -38,50 +65,92 @@ class Tool(Generic[P, R_co]):
 
     - `name`: by default the function's.
     - `description`: by default the docstring's text, without its lists of parameters, results and errors.
-    - `timeout`: seconds that one call may take; None for no limit. A plain function runs in a thread, which cannot
-      be stopped: when the time is over it is left behind.
+    - `timeout`: seconds that one call may take, all of its attempts together; None for no limit. A plain function
+      runs in a thread, which cannot be stopped: when the time is over it is left behind.
+    - `retry`: calls the function again when it fails: `Retry(attempts=3)`, or whatever else a step's `retry_policy`
+      may be. A `ToolError`, wrong arguments among them, a cancellation and the end of `timeout` are final.
+    - `concurrency`: how many calls go on at once in an event loop, of all agents and runs, and of all objects where
+      it is a method; None for no limit. The time that a call waits for its turn is not part of `timeout`.
+    - `return_direct`: what it returns is the agent's answer; the model does not see it first.
+    - `requires_approval`: a person is asked before it is called: True, or a function that takes some of the tool's
+      own parameters, by their names, and says whether this call needs it.
+    - `tracebacks`: the model is told the traceback of an exception, and not its first line alone.
+    - `max_chars`: a longer result is cut, and says so; None for no limit.
 
     Calling the tool calls the function. Raises `AgentConfigurationError`, with the corrected line, where a model
-    cannot be told what the function takes.
+    cannot be told what the function takes, or an option makes no sense.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 because these are the options of a tool
         self,
         function: Callable[P, R_co],
         *,
         name: str | None = None,
         description: str | None = None,
         timeout: float | None = None,
+        retry: Policy | None = None,
+        concurrency: int | None = None,
+        return_direct: bool = False,
+        requires_approval: Literal[True, False] | Callable[..., bool] = False,
+        tracebacks: bool = False,
+        max_chars: int | None = LONGEST_RESULT,
     ) -> None:
         if is_tool(function) or not callable(function):
             raise AgentConfigurationError(
                 f"Tool({shown(function)}): a tool is made of a function. Write Tool(search), without calling it."
             )
-        if timeout is not None and not timeout > 0:
-            raise AgentConfigurationError(f"Tool(timeout={timeout!r}): it is a positive number of seconds, or None.")
         self._function = function
         self._code = _code_of(function)
         self.name = self._named(name)
         self.timeout = timeout
+        self.retry = retry
+        self.concurrency = concurrency
+        self.return_direct = return_direct
+        self.requires_approval = requires_approval
+        self.tracebacks = tracebacks
+        self.max_chars = max_chars
+        self._slots = None if concurrency is None else Slots(concurrency)
         self._check_kind()
-        bound = _names_bound(function)
-        parameters = [p for p in inspect.signature(function).parameters.values() if p.name not in bound]
-        self._is_method = bool(parameters) and parameters[0].name == "self" and not _is_annotated(parameters[0])
-        """Was it declared in a class, and is it bound to no object yet?"""
-        if self._is_method:
-            del parameters[0]
         described = read_docstring(self._code)
+        self._is_method = False
+        """Was it declared in a class, and is it bound to no object yet?"""
         try:
-            self._arguments = Arguments(parameters, self._code, described.parameters)
+            self._arguments: Arguments | JsonArguments = (
+                function.arguments
+                if isinstance(function, _Remote)
+                else Arguments(self._parameters(), self._code, described.parameters)
+            )
         except UndescribableError as error:
             raise AgentConfigurationError(f"tool {self.name!r}: {error}") from error.__cause__
+        self._check_options()
         self._is_async = inspect.iscoroutinefunction(inspect.unwrap(self._code))
         self.description = described.text if description is None else description
+        schema = self._arguments.schema
         self.definition = ToolDefinition(
-            name=self.name, description=self.description, parameters=self._arguments.schema
+            name=self.name, description=self.description, parameters=schema, strict=is_strict(schema)
         )
         """What a model is told."""
         update_wrapper(self, function, updated=())
+
+    @classmethod
+    def of_schema(
+        cls,
+        name: str,
+        description: str,
+        parameters: Mapping[str, Any],
+        call: Callable[[dict[str, Any]], Awaitable[Any]],
+        **options: Unpack[Options],
+    ) -> Tool[[dict[str, Any]], Awaitable[Any]]:
+        """A tool that is no Python function: `call` is awaited with the arguments as one dict.
+
+        `parameters` is the JSON Schema of this object. Only that it is an object, and has what is required, is
+        checked before the call; the rest is for the callee to say. The options are those of `Tool`.
+        """
+        try:
+            arguments = JsonArguments(parameters)
+        except UndescribableError as error:
+            raise AgentConfigurationError(f"tool {name!r}: {error}") from None
+        return Tool(_Remote(call, arguments), name=name, description=description, **options)
 
     def __repr__(self) -> str:
         return f"<Tool {self.name}({self._arguments})>"
@@ -108,6 +177,11 @@ class Tool(Generic[P, R_co]):
         """What it takes, in one line: `query: string, limit: integer = 5`."""
         return str(self._arguments)
 
+    @property
+    def resources(self) -> list[Resource]:
+        """The resources that it is injected."""
+        return [wanted.resource for wanted in self._arguments.injected.values() if wanted.resource is not None]
+
     def check_bound(self) -> None:
         """Raise `AgentConfigurationError` for a method that was taken from a class and not from an object."""
         if self._is_method:
@@ -118,25 +192,65 @@ class Tool(Generic[P, R_co]):
                 f"tools=[{owner.lower()}.{method}]"
             )
 
-    async def invoke(self, arguments: str) -> Any:
+    def asks_approval(self, arguments: str) -> dict[str, Any] | None:
+        """The arguments as JSON has them, where a person is to approve of a call with them; otherwise None.
+
+        None as well where they are wrong: then no call would come of it, and `invoke` says what is wrong.
+        A predicate that fails asks for approval.
+        """
+        if not self.requires_approval:
+            return None
+        try:
+            found: Any = self._arguments.validate(arguments)
+        except ToolError:
+            return None
+        asks = True
+        if callable(self.requires_approval):
+            values = self._arguments.values(found)
+            try:
+                asks = bool(self.requires_approval(**{name: values[name] for name in self._asked if name in values}))
+            except Exception as error:  # noqa: BLE001 because it must not let the call through, nor end the run
+                logger().warning("requires_approval failed, so a person is asked", tool=self.name, error=repr(error))
+        return self._arguments.plain(found) if asks else None
+
+    async def invoke(self, arguments: str, ctx: Context[Any] | None = None, *, noting: Noting | None = None) -> Any:
         """Validate JSON text that a model wrote, and call the function with it.
 
-        Raises `ToolError` where the arguments are wrong, `TimeoutError` where it takes too long, and what the
-        function raises.
+        - `ctx`: the context of the step that calls it, for what is injected.
+        - `noting`: is told of waits; see `ToolExecution`.
+
+        Raises `ToolError` where the arguments are wrong, `TimeoutError` where it takes too long,
+        `AgentConfigurationError` where it needs a context and has none, and what the function raises.
         """
-        args, named = self._arguments.read(arguments)
+        found: Any = self._arguments.validate(arguments)
+        if ctx is None:
+            self._check_without()
+        if self._slots is None:
+            return await self._in_time(found, ctx, noting)
+        async with self._slots.taken(noting):
+            return await self._in_time(found, ctx, noting)
+
+    async def _in_time(self, found: Any, ctx: Context[Any] | None, noting: Noting | None) -> Any:
         if self.timeout is None:
-            return await self._call(args, named)
+            return await self._repeatedly(found, ctx, None, noting)
         limit = current_clock().timeout(self.timeout)
         try:
             async with limit:
-                return await self._call(args, named, limit)
+                return await self._repeatedly(found, ctx, limit, noting)
         except TimeoutError as error:
             if not limit.expired():
                 raise
             raise TimeoutError(f"it did not end within {self.timeout:g} s") from error
 
-    async def _call(self, args: list[Any], named: dict[str, Any], limit: asyncio.Timeout | None = None) -> Any:
+    async def _repeatedly(
+        self, found: Any, ctx: Context[Any] | None, limit: asyncio.Timeout | None, noting: Noting | None
+    ) -> Any:
+        if self.retry is None:
+            return await self._call(found, ctx, limit)
+        return await Repetition(self.retry, self.timeout, noting).run(partial(self._call, found, ctx, limit))
+
+    async def _call(self, found: Any, ctx: Context[Any] | None, limit: asyncio.Timeout | None) -> Any:
+        args, named = self._arguments.call(found, await self._injected(ctx))
         if self._is_async:
             return await self._function(*args, **named)  # type: ignore[misc]  # because it returns a coroutine
         plain = partial(_plainly, partial(self._function, *args, **named))
@@ -150,6 +264,73 @@ class Tool(Generic[P, R_co]):
             future.add_done_callback(_heard)
             raise
         return await value if inspect.isawaitable(value) else value
+
+    async def _injected(self, ctx: Context[Any] | None) -> dict[str, Any]:
+        """What is handed to the function beside what the model sent."""
+        made: dict[str, Any] = {}
+        for name, wanted in self._arguments.injected.items():
+            if ctx is None:
+                made[name] = wanted.default
+            else:
+                made[name] = ctx if wanted.resource is None else await ctx.resource(wanted.resource)
+        return made
+
+    def _check_without(self) -> None:
+        """Refuse a call without a context where the function needs one."""
+        for name, wanted in self._arguments.injected.items():
+            if wanted.default is inspect.Parameter.empty:
+                what = "the step's context" if wanted.resource is None else f"{wanted.resource!r}"
+                raise AgentConfigurationError(
+                    f"tool {self.name!r} takes {what} as {name!r}, and was called without a context. In a step, write: "
+                    f"await {self.name}.invoke(arguments, ctx), or, of a toolbox: await toolbox.execute(call_id, name, "
+                    "arguments, ctx=ctx)"
+                )
+
+    def _parameters(self) -> list[inspect.Parameter]:
+        """Those of the function, without what is bound already, or will be."""
+        function: Any = self._function
+        bound = _names_bound(function)
+        found = [p for p in inspect.signature(function).parameters.values() if p.name not in bound]
+        self._is_method = bool(found) and found[0].name == "self" and not _is_annotated(found[0])
+        return found[1:] if self._is_method else found
+
+    def _check_options(self) -> None:
+        given: Any = self.timeout
+        if given is not None and not (isinstance(given, int | float) and given > 0):
+            raise AgentConfigurationError(f"Tool(timeout={given!r}): it is a positive number of seconds, or None.")
+        for option in ("concurrency", "max_chars"):
+            given = getattr(self, option)
+            if given is not None and (not isinstance(given, int) or isinstance(given, bool) or given < 1):
+                raise AgentConfigurationError(
+                    f"Tool({option}={shown(given)}): it is a whole number, 1 or more, or None."
+                )
+        if self.retry is not None:
+            try:
+                check_policy(self.retry, f"tool {self.name!r}")
+            except WorkflowValidationError as error:
+                raise AgentConfigurationError(str(error).replace("retry_policy=", "retry=")) from None
+        if callable(self.requires_approval):
+            self._asked = self._check_predicate(self.requires_approval)
+
+    def _check_predicate(self, predicate: Callable[..., Any]) -> list[str]:
+        """The parameters that the predicate of `requires_approval` is given."""
+        names = self._arguments.names
+        line = f"requires_approval=lambda {', '.join(names[:1])}: ..."
+        if inspect.iscoroutinefunction(predicate):
+            self._refuse(f"has a requires_approval that is async. It is a plain function: {line}")
+        asked: list[str] = []
+        for parameter in inspect.signature(predicate).parameters.values():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                return names
+            if parameter.name in names and parameter.kind is not parameter.POSITIONAL_ONLY:
+                asked.append(parameter.name)
+            elif parameter.default is parameter.empty:
+                there = ", ".join(map(repr, names)) or "none"
+                self._refuse(
+                    f"has a requires_approval that takes {parameter.name!r}, which no argument of the tool is called. "
+                    f"There are: {there}. Write {line}, or requires_approval=True."
+                )
+        return asked
 
     def _named(self, name: str | None) -> str:
         inner: Any = self._function
@@ -184,7 +365,7 @@ class Tool(Generic[P, R_co]):
 def tool(function: Callable[P, R_co], /) -> Tool[P, R_co]: ...
 @overload
 def tool(
-    *, name: str | None = None, description: str | None = None, timeout: float | None = None
+    *, name: str | None = None, description: str | None = None, **options: Unpack[Options]
 ) -> Callable[[Callable[P, R_co]], Tool[P, R_co]]: ...
 def tool(
     function: Callable[..., Any] | None = None,
@@ -192,16 +373,27 @@ def tool(
     *,
     name: str | None = None,
     description: str | None = None,
-    timeout: float | None = None,
+    **options: Unpack[Options],
 ) -> Any:
-    """Make a function or method a `Tool`: `@tool`, or `@tool(name="search", timeout=5)`. See `Tool`."""
-    make = partial(Tool[..., Any], name=name, description=description, timeout=timeout)
+    """Make a function or method a `Tool`: `@tool`, or `@tool(name="search", timeout=5)`. The options are its."""
+    make = partial(Tool[..., Any], name=name, description=description, **options)
     return make if function is None else make(function)
 
 
 def is_tool(value: object) -> bool:
     """Is it a `Tool` already?"""
     return isinstance(value, Tool)
+
+
+class _Remote:
+    """Something that is called with one dict, of which only the schema is known."""
+
+    def __init__(self, call: Callable[[dict[str, Any]], Awaitable[Any]], arguments: JsonArguments) -> None:
+        self._call = call
+        self.arguments = arguments
+
+    async def __call__(self, arguments: dict[str, Any]) -> Any:
+        return await self._call(arguments)
 
 
 def _names_bound(function: object) -> set[str]:

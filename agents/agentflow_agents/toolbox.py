@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import traceback
 from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -23,10 +24,13 @@ from .tool import Tool, is_tool
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from agentflow import Context, Resource
     from agentflow_llm import ToolDefinition
     from agentflow_llm.messages import ToolOutcome
 
 _LONGEST = 300
+_FAILURES = (Exception, asyncio.CancelledError, SystemExit)
+"""What a tool's code may raise without ending the program."""
 _JSON = TypeAdapter(object).serializer
 
 
@@ -62,10 +66,30 @@ class Toolbox:
     def __iter__(self) -> Iterator[Tool[..., Any]]:
         return iter(self._tools.values())
 
-    async def execute(self, call_id: str, name: str, arguments: str) -> ToolResultPart:
+    @property
+    def resources(self) -> list[Resource]:
+        """What the tools are injected: a workflow that calls them has these in its `asks_for`."""
+        return [resource for tool in self for resource in tool.resources]
+
+    def find(self, name: str) -> Tool[..., Any] | None:
+        """The tool of this name, or None."""
+        return self._tools.get(name)
+
+    def asks_approval(self, name: str, arguments: str) -> dict[str, Any] | None:
+        """The arguments as JSON has them, where a person is to approve of the call; otherwise None.
+
+        None as well where there is no such tool or the arguments are wrong: `execute` then says so.
+        """
+        tool = self._tools.get(name)
+        return None if tool is None else tool.asks_approval(arguments)
+
+    async def execute(
+        self, call_id: str, name: str, arguments: str, *, ctx: Context[Any] | None = None
+    ) -> ToolResultPart:
         """Call the tool `name` with JSON text. Whatever goes wrong becomes the result; only a cancellation is raised.
 
-        It is a tool operation, which ends with the error where there was one.
+        `ctx` is the context of the step that calls it, for tools that are injected something. It is a tool operation,
+        which ends with the error where there was one.
         """
         tool = self._tools.get(name)
         execution = ToolExecution(call_id, "" if tool is None else tool.description, arguments)
@@ -73,25 +97,28 @@ class Toolbox:
         try:
             with operation(Kind.TOOL, name, execution) as seen:
                 try:
-                    value = await self._find(tool, name).invoke(arguments)
-                    result = ToolResultPart(call_id=call_id, name=name, content=_text_of(value))
-                except (Exception, asyncio.CancelledError) as error:
+                    noting = None if seen is None else seen.note
+                    value = await self._known(tool, name).invoke(arguments, ctx, noting=noting)
+                    content = _cut(_text_of(value), tool)
+                    result = ToolResultPart(call_id=call_id, name=name, content=content)
+                except _FAILURES as error:
                     if _is_asked_for(error):
                         raise
-                    outcome, told = _told(error)
-                    result = ToolResultPart(call_id=call_id, name=name, content=well_formed(told), outcome=outcome)
+                    outcome, told = _told(error, tool)
+                    content = _cut(well_formed(told), tool)
+                    result = ToolResultPart(call_id=call_id, name=name, content=content, outcome=outcome)
                     raise
                 finally:
                     if seen is not None:
                         seen.op.result = result
-        except (Exception, asyncio.CancelledError):
+        except _FAILURES:
             # whoever looks on has seen the error; the run goes on, and the model is told
             if result is None:
                 raise
         assert result is not None
         return result
 
-    def _find(self, tool: Tool[..., Any] | None, name: str) -> Tool[..., Any]:
+    def _known(self, tool: Tool[..., Any] | None, name: str) -> Tool[..., Any]:
         if tool is not None:
             return tool
         if not self._tools:
@@ -107,17 +134,38 @@ def _is_asked_for(error: BaseException) -> bool:
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
-def _told(error: BaseException) -> tuple[ToolOutcome, str]:
-    """What a model is told of an error: never a traceback."""
+def _told(error: BaseException, tool: Tool[..., Any] | None) -> tuple[ToolOutcome, str]:
+    """What a model is told of an error: a traceback only where the tool says so."""
     if isinstance(error, ToolError):
         return "error", str(error)
     if isinstance(error, asyncio.CancelledError):
         return "cancelled", "The tool was cancelled before it had a result."
     outcome: ToolOutcome = "timeout" if isinstance(error, TimeoutError) else "error"
+    if tool is not None and tool.tracebacks:
+        return outcome, f"The tool failed.\n{_traceback_of(error)}"
     said = next(iter(_said(error).splitlines()), "")
     kind = type(error).__name__
     text = f"The tool failed: {kind}: {said}" if said else f"The tool failed: {kind}"
     return outcome, text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def _traceback_of(error: BaseException) -> str:
+    """The traceback of what a tool raised, from its own code on."""
+    ours = Tool.invoke.__code__.co_filename
+    frames, found = error.__traceback__, None
+    while frames is not None:
+        if frames.tb_frame.f_code.co_filename == ours:
+            found = frames.tb_next
+        frames = frames.tb_next
+    return "".join(traceback.format_exception(type(error), error, found, chain=found is not None)).strip()
+
+
+def _cut(text: str, tool: Tool[..., Any] | None) -> str:
+    """The text, cut where it is longer than the tool's results may be."""
+    most = None if tool is None else tool.max_chars
+    if most is None or len(text) <= most:
+        return text
+    return f"{text[:most]}\n... (cut: {len(text) - most:,} more characters. Ask for less at once.)"
 
 
 def _said(error: BaseException) -> str:

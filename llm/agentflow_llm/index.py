@@ -83,15 +83,7 @@ class VectorStoreIndex:
 
         Raises `DocumentError` for what is none, and where two that differ have one id; then none is added.
         """
-        added: dict[str, Document] = {}
-        for document in _documents(documents):
-            other = added.setdefault(document.id, document)
-            if other.version != document.version:
-                raise DocumentError(
-                    f"two documents have the id {document.id!r}: {_source(other)} and {_source(document)}. Give each "
-                    'an id of its own; for those of several folders write load(folder, prefix="...").'
-                )
-        self._waiting.update(added)
+        self._waiting.update(_by_id(documents))
 
     async def delete(self, document_ids: Iterable[str]) -> None:
         """Forget documents."""
@@ -106,16 +98,30 @@ class VectorStoreIndex:
         if not self._waiting:
             return
         async with self._lock():
+            waiting = list(self._waiting.values())
             known = await self.store.versions()
-            changed: list[Document] = []
-            for document in list(self._waiting.values()):
-                if known.get(document.id) == self._version(document):
+            changed = [document for document in waiting if known.get(document.id) != self._version(document)]
+            left = {document.id for document in changed}
+            for document in waiting:
+                if document.id not in left:
                     self._done(document)
-                else:
-                    changed.append(document)
-            rest = iter(changed)
-            while batch := await asyncio.to_thread(self._batch, rest):
-                await self._store(batch)
+            await self._put(changed)
+
+    async def changed(self, documents: Iterable[Document]) -> list[Document]:
+        """Those of the documents that the store does not have in this version, from this embedder and splitter.
+
+        Raises `DocumentError` as `add` does.
+        """
+        given = _by_id(documents)
+        known = await self.store.versions()
+        return [document for document in given.values() if known.get(document.id) != self._version(document)]
+
+    async def put(self, documents: Iterable[Document]) -> int:
+        """Split, embed and store documents now, whatever the store has of them. Returns how many chunks they became.
+
+        Several may be put at once. Raises `DocumentError` as `add` does, and what the embedder and the store raise.
+        """
+        return await self._put(_by_id(documents).values())
 
     def as_retriever(self, similarity_top_k: int = 5, *, where: Mapping[str, Any] | None = None) -> Retriever:
         """A retriever of so many passages; `where`: what their metadata must say, see `VectorStore.search`."""
@@ -152,7 +158,13 @@ class VectorStoreIndex:
             for number, piece in enumerate(self._splitter(document.text, document.markup), start=1)
         ]
 
-    async def _store(self, batch: Sequence[tuple[Document, list[Chunk]]]) -> None:
+    async def _put(self, documents: Iterable[Document]) -> int:
+        many, rest = 0, iter(documents)
+        while batch := await asyncio.to_thread(self._batch, rest):
+            many += await self._store(batch)
+        return many
+
+    async def _store(self, batch: Sequence[tuple[Document, list[Chunk]]]) -> int:
         chunks = [chunk for _, chunks in batch for chunk in chunks]
         vectors: Iterable[Sequence[float] | None] = [None] * len(chunks)
         if self.embedder is not None and chunks:
@@ -161,6 +173,20 @@ class VectorStoreIndex:
         for document, own in batch:
             await self.store.add(document.id, [next(made) for _ in own], version=self._version(document))
             self._done(document)
+        return len(chunks)
+
+
+def _by_id(documents: object) -> dict[str, Document]:
+    """What is to be added. Raises `DocumentError` for what is none, and where two that differ have one id."""
+    given: dict[str, Document] = {}
+    for document in _documents(documents):
+        other = given.setdefault(document.id, document)
+        if other.version != document.version:
+            raise DocumentError(
+                f"two documents have the id {document.id!r}: {_source(other)} and {_source(document)}. Give each "
+                'an id of its own; for those of several folders write load(folder, prefix="...").'
+            )
+    return given
 
 
 def _documents(documents: object) -> list[Document]:

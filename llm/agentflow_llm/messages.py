@@ -166,13 +166,18 @@ def _brief(url: str) -> str:
 
 
 class ToolDefinition(BaseModel):
-    """A tool as a model is told of it. `parameters` is the JSON Schema of the object that it takes."""
+    """A tool as a model is told of it. `parameters` is the JSON Schema of the object that it takes.
+
+    `strict`: a server that can is to see to it that the arguments fit the schema. Servers want such schemas to require
+    every property of every object, and to allow no others.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     description: str = ""
     parameters: dict[str, Any] = Field(default_factory=lambda: {"type": "object", "properties": {}})
+    strict: bool = False
 
 
 class Usage(BaseModel):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from .messages import ChatMessage, Reply, ToolDefinition
+    from .output import OutputFormat
     from .records import Passage
     from .stream import ReplyStream
 
@@ -37,7 +38,7 @@ class RequestOptions(TypedDict, total=False):
 
     tools: Sequence[ToolDefinition]
     tool_choice: str | None
-    output: type[BaseModel] | Mapping[str, Any] | None
+    output: type[BaseModel] | Mapping[str, Any] | OutputFormat | None
     temperature: float | None
     max_tokens: int | None
     stop: Sequence[str] | str | None

@@ -136,6 +136,20 @@ def strict_schema(schema: Mapping[str, Any]) -> dict[str, Any] | None:
     return _strict(root) if root.get("type") == "object" else None
 
 
+def is_strict(schema: Mapping[str, Any]) -> bool:
+    """Can servers keep to the schema strictly without asking for more than it does? Then all of it is required."""
+    return strict_schema(schema) is not None and _requires_all(schema)
+
+
+def _requires_all(schema: Any) -> bool:
+    """Has every object in it to have all of its properties?"""
+    said = as_dict(schema)
+    parts = [*as_dict(said.get("properties")).values(), *as_dict(said.get("$defs")).values()]
+    parts += [*as_list(said.get("anyOf")), *as_list(said.get("oneOf")), *([said["items"]] if "items" in said else ())]
+    required = as_list(said.get("required"))
+    return all(name in required for name in as_dict(said.get("properties"))) and all(map(_requires_all, parts))
+
+
 def _root(schema: Mapping[str, Any]) -> dict[str, Any]:
     """The schema, with what it refers to at its root, as that of a model does that refers to itself."""
     root = as_dict(schema)

@@ -12,12 +12,13 @@ from .model import ChatModel
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-_NAME = re.compile(r"\{(\w+)\}")
+NAMES = re.compile(r"\{(\w+)\}")
+"""Finds the names in braces."""
 
 
 def filled(prompt: str, values: Mapping[str, str]) -> str:
     """The prompt with values in place of the names in braces; braces in the values stay as they are."""
-    return _NAME.sub(lambda name: values.get(name[1], name[0]), prompt)
+    return NAMES.sub(lambda name: values.get(name[1], name[0]), prompt)
 
 
 def check_prompt(kind: str, prompt: object, names: Iterable[str], error: type[Exception]) -> None:

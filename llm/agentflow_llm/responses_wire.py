@@ -24,7 +24,7 @@ from .messages import (
     Usage,
 )
 from .model import TOOL_CHOICES
-from .wire import arguments_in, ask_in_words, asked_tools, call_id, count_in, rendered_format
+from .wire import arguments_in, ask_in_words, asked_tools, call_id, count_in, rendered_format, rendered_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -63,7 +63,7 @@ def render_request(call: ChatCall, *, store: bool, output_mode: OutputMode = "na
     body: dict[str, Any] = {"model": call.model, "input": render_input(call.messages), "store": store}
     tools, choice = asked_tools(call, output_mode)
     if tools:
-        body["tools"] = [render_tool(tool) for tool in tools]
+        body["tools"] = [render_tool(tool, output_mode) for tool in tools]
     if choice is not None:
         body["tool_choice"] = choice if choice in TOOL_CHOICES else {"type": "function", "name": choice}
     for name, value in call.parameters.items():
@@ -91,10 +91,11 @@ def _both(ours: Any, theirs: Any) -> Any:
     return theirs
 
 
-def render_tool(tool: ToolDefinition) -> dict[str, Any]:
+def render_tool(tool: ToolDefinition, output_mode: OutputMode) -> dict[str, Any]:
     """A tool as the wire has it. Strict, which is the server's default, would make every argument required."""
     described = {"description": well_formed(tool.description)} if tool.description else {}
-    return {"type": "function", "name": tool.name, **described, "parameters": tool.parameters, "strict": False}
+    parameters, strict = rendered_parameters(tool, output_mode)
+    return {"type": "function", "name": tool.name, **described, "parameters": parameters, "strict": strict}
 
 
 def render_input(messages: Iterable[ChatMessage]) -> list[dict[str, Any]]:

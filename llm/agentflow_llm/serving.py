@@ -66,6 +66,7 @@ def read_request(body: Any) -> tuple[list[ChatMessage], list[ToolDefinition]]:
             name=str(tool.get("name")),
             description=str(tool.get("description") or ""),
             parameters=as_dict(tool.get("parameters")),
+            strict=tool.get("strict") is True,
         )
         for tool in tools
     ]

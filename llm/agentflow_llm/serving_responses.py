@@ -68,6 +68,7 @@ def responses_options(body: Any) -> RequestOptions:
                 name=str(tool.get("name")),
                 description=str(tool.get("description") or ""),
                 parameters=as_dict(tool.get("parameters")),
+                strict=tool.get("strict") is True,
             )
             for tool in map(as_dict, as_list(body.get("tools")))
             if tool.get("type") == "function"

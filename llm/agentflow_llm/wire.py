@@ -49,7 +49,7 @@ def render_request(
     body: dict[str, Any] = {"model": call.model, "messages": render_messages(call.messages, call.provider)}
     tools, choice = asked_tools(call, output_mode)
     if tools:
-        body["tools"] = [render_tool(tool) for tool in tools]
+        body["tools"] = [render_tool(tool, output_mode) for tool in tools]
     if choice is not None:
         named = {"type": "function", "function": {"name": choice}}
         body["tool_choice"] = choice if choice in TOOL_CHOICES else named
@@ -190,10 +190,18 @@ def _render_content(said: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
     return "".join(texts) if len(texts) == len(said) else said
 
 
-def render_tool(tool: ToolDefinition) -> dict[str, Any]:
+def render_tool(tool: ToolDefinition, output_mode: OutputMode) -> dict[str, Any]:
     """A tool as the wire has it."""
     described = {"description": well_formed(tool.description)} if tool.description else {}
-    return {"type": "function", "function": {"name": tool.name, **described, "parameters": tool.parameters}}
+    parameters, strict = rendered_parameters(tool, output_mode)
+    function = {"name": tool.name, **described, "parameters": parameters}
+    return {"type": "function", "function": {**function, "strict": True} if strict else function}
+
+
+def rendered_parameters(tool: ToolDefinition, output_mode: OutputMode) -> tuple[dict[str, Any], bool]:
+    """What a tool takes, and whether the server is to keep to it strictly: where it does so with an answer's shape."""
+    strict = strict_schema(tool.parameters) if tool.strict and output_mode == "native" else None
+    return (tool.parameters, False) if strict is None else (strict, True)
 
 
 def read_reply(body: Any, *, output_tool: str | None = None) -> Reply:

@@ -1,0 +1,249 @@
+"""What all agents share: their options, their prompts, and how they are asked."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Generic
+
+from pydantic import BaseModel
+
+from agentflow import Context, Workflow
+from agentflow.errors import shown
+from agentflow.workflow import graph_of
+from agentflow_llm import (
+    ChatMessage,
+    ChatModel,
+    Delta,
+    LLMOutputError,
+    Memory,
+    ReasoningPart,
+    RefusalPart,
+    Reply,
+    TextPart,
+)
+from agentflow_llm.output import OutputFormat, output_format
+from agentflow_llm.prompt import filled
+
+from .budget import Accounts, Budget
+from .errors import AgentConfigurationError, UnreadableReplyError
+from .events import AgentInput, AgentResult, OutputT, TextDelta, Thought
+from .prompts import merged_prompts
+from .resources import choose_model, no_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Mapping, Sequence
+
+    from agentflow import Handler
+    from agentflow.graph import Graph
+    from agentflow_llm import ToolDefinition
+
+
+_OTHER = re.compile(r"[^a-zA-Z0-9_-]+")
+_LONGEST_NAME = 48
+
+
+class Agent(Workflow[AgentInput, AgentResult[OutputT]], Generic[OutputT]):
+    """The base of all agents; it has no steps of its own.
+
+    - `llm`: the model; by default the one that `agentflow_llm.default_model` chooses.
+    - `memory`: a conversation that goes on from run to run. It is given whole turns: a call together with its
+      result, the question together with the first turn; what a cancelled or failed run left open never gets there.
+      Without a memory runs know nothing of each other.
+    - `system_prompt`: what the model is told first, in place of the class's own; "" for nothing.
+    - `output`: a pydantic model; the answer is then one of its objects.
+    - `budget`: what a run may spend. See `Budget`.
+    - `prompts`: by name, texts in place of the agent's own. `agent.prompts()` shows them all.
+    - `name`: the agent's name in traces, and to other agents; the class's by default.
+    - `description`: what the agent is for, told to other agents.
+
+    A subclass changes a text by `PROMPTS = {"system": "..."}`. The other options are those of `Workflow`. Raises
+    `AgentConfigurationError` where something cannot work.
+    """
+
+    PROMPTS: ClassVar[Mapping[str, str]] = {"system": ""}
+    """Every text of the agent's own that a model is sent, by name. A subclass has those that it adds or changes."""
+
+    def __init__(  # noqa: PLR0913 because these are the options that an agent and its workflow have
+        self,
+        llm: ChatModel | None = None,
+        memory: Memory | None = None,
+        system_prompt: str | None = None,
+        *,
+        output: type[OutputT] | None = None,
+        budget: Budget | None = None,
+        prompts: Mapping[str, str] | None = None,
+        name: str | None = None,
+        description: str = "",
+        timeout: float | None = None,
+        verbose: bool = False,
+        num_concurrent_runs: int | None = None,
+        resources: Mapping[Callable[..., Any], Any] | None = None,
+    ) -> None:
+        kind = type(self).__name__
+        _check(kind, llm, memory, system_prompt, budget)
+        given: dict[Callable[..., Any], Any] = {no_memory: memory}
+        if llm is not None:
+            given[choose_model] = llm
+        resources = {**self.wanted(given), **(resources or {})}
+        super().__init__(timeout, verbose, num_concurrent_runs, resources, name)
+        self.agent_name = self.name
+        self.description = description
+        self.budget = Budget() if budget is None else budget
+        self.output = _shape(kind, output)
+        own = {} if system_prompt is None else {"system": system_prompt}
+        self._prompts = merged_prompts(type(self), {**(prompts or {}), **own})
+
+    @classmethod
+    def wanted(cls, resources: Mapping[Callable[..., Any], Any]) -> dict[Callable[..., Any], Any]:
+        """Those that a step wants: a subclass may have replaced the only step that wants one."""
+        used = _factories(graph_of(cls))
+        return {factory: value for factory, value in resources.items() if factory in used}
+
+    def prompts(self) -> dict[str, str]:
+        """Every text of the agent's own that a model is sent, by name; what stands in braces is filled in."""
+        return dict(self._prompts)
+
+    def prompt(self, name: str, /, **values: str) -> str:
+        """One of them, with values in place of the names in braces."""
+        return filled(self._prompts[name], values)
+
+    def system_message(self, **values: str) -> ChatMessage | None:
+        """What the model is told first; None for nothing."""
+        text = self.prompt("system", **values)
+        return ChatMessage(role="system", content=(TextPart(text=text),)) if text else None
+
+    def run(  # noqa: PLR0913 because a run of a workflow has these, and an agent's has two more
+        self,
+        query: str | None = None,
+        *,
+        history: Sequence[ChatMessage] | None = None,
+        ctx: Context[Any] | None = None,
+        start_event: AgentInput | None = None,
+        stepwise: bool = False,
+        detached: bool = False,
+        **fields: Any,
+    ) -> Handler[AgentResult[OutputT]]:
+        """Ask the agent: `result = await agent.run("question")`. Otherwise as `Workflow.run`.
+
+        - `history`: what was said before, where you keep the conversation yourself; the memory is not asked then.
+
+        With the `ctx` of a run that has ended, `agent.run("and then?", ctx=handler.ctx)`, the conversation goes on.
+        """
+        if query is not None:
+            fields["query"] = query
+        if history is not None:
+            fields["history"] = list(history)
+        return super().run(ctx=ctx, start_event=start_event, stepwise=stepwise, detached=detached, **fields)
+
+    def run_sync(self, query: str | None = None, **arguments: Any) -> AgentResult[OutputT]:
+        """As `run`, in plain code. See `Workflow.run_sync`."""
+        return super().run_sync(query=query, **arguments)
+
+    # -- what the steps use --------------------------------------------------------------------------
+
+    async def ask(
+        self,
+        llm: ChatModel,
+        messages: Sequence[ChatMessage],
+        tools: Sequence[ToolDefinition],
+        tell: Callable[[Delta], None] | None,
+    ) -> Reply:
+        """Ask the model; `tell` is to be given each piece of the answer, or is None where nobody follows."""
+        if tell is None:
+            return await llm.chat(messages, tools=tools, output=self.output)
+        async with llm.stream(messages, tools=tools, output=self.output) as stream:
+            async for delta in stream:
+                tell(delta)
+        return stream.reply
+
+    async def asked(
+        self,
+        ctx: Context[Any],
+        accounts: Accounts,
+        llm: ChatModel,
+        messages: Sequence[ChatMessage],
+        tools: Sequence[ToolDefinition] = (),
+    ) -> Reply:
+        """`ask`, count what it took, and show on the stream what the model said."""
+        followed = ctx.is_followed
+        try:
+            reply = await self.ask(llm, messages, tools, partial(self._tell, ctx) if followed else None)
+        except (LLMOutputError, UnreadableReplyError) as error:
+            if error.reply is not None:
+                accounts.heard(error.reply, messages)
+            raise
+        accounts.heard(reply, messages)
+        if not followed:
+            for part in reply.message.content:
+                if isinstance(part, TextPart | ReasoningPart | RefusalPart):
+                    self._tell(ctx, Delta(type=part.type, text=part.text))
+        return reply
+
+    def read_output(self, text: str) -> Any:
+        """The output in a text, where a class was asked for; None where there is none."""
+        if self.output is None:
+            return text
+        try:
+            return self.output.read(text)
+        except LLMOutputError:
+            return None
+
+    def _tell(self, ctx: Context[Any], delta: Delta) -> None:
+        if delta.text and delta.type == "reasoning":
+            ctx.write_event_to_stream(Thought(text=delta.text, agent=self.name))
+        elif delta.text and delta.type != "tool_call":
+            ctx.write_event_to_stream(TextDelta(text=delta.text, agent=self.name))
+
+
+def tool_name(name: str) -> str:
+    """An agent's name as one that servers accept for a tool."""
+    return _OTHER.sub("_", name)[:_LONGEST_NAME] or "agent"
+
+
+def _shape(kind: str, output: object) -> OutputFormat | None:
+    if output is None or output is str:
+        return None
+    if not isinstance(output, type) or not issubclass(output, BaseModel):
+        raise AgentConfigurationError(
+            f"{kind}(output={output!r}): it is a pydantic model. Write class Answer(BaseModel): city: str, and "
+            "output=Answer."
+        )
+    return output_format(output)
+
+
+def _factories(graph: Graph) -> set[Hashable]:
+    """The factories of all resources of the steps, and of those that they need."""
+    recipes = [recipe for plan in graph.steps for recipe in plan.resources.values()]
+    for recipe in recipes:
+        recipes.extend(recipe.needs.values())
+    return {recipe.key for recipe in recipes}
+
+
+def _check(kind: str, llm: object, memory: object, system_prompt: object, budget: object) -> None:
+    if llm is not None and (isinstance(llm, type) or not isinstance(llm, ChatModel)):
+        what = "a class, and no model" if isinstance(llm, type) else "no model"
+        line = f"{llm.__name__}(...)" if isinstance(llm, type) else f"OpenAI({_model_name(llm)!r})"
+        raise AgentConfigurationError(
+            f"{kind}(llm={shown(llm)}): it is {what}. Write llm={line}, or leave it out for the one that the "
+            "environment names."
+        )
+    # a class has the methods that the protocol asks for
+    if memory is not None and (isinstance(memory, type) or not isinstance(memory, Memory)):
+        what = "a class, and no memory" if isinstance(memory, type) else "no memory"
+        line = f"{memory.__name__}()" if isinstance(memory, type) else "ChatMemory()"
+        raise AgentConfigurationError(
+            f"{kind}(memory={shown(memory)}): it is {what}. Write memory={line}, or leave it out for runs that know "
+            "nothing of each other."
+        )
+    if system_prompt is not None and not isinstance(system_prompt, str):
+        raise AgentConfigurationError(
+            f'{kind}(system_prompt={shown(system_prompt)}): it is a text. Write system_prompt="...", or "" for none.'
+        )
+    if budget is not None and not isinstance(budget, Budget):
+        raise AgentConfigurationError(f"{kind}(budget={shown(budget)}): write budget=Budget(turns=10, tokens=50_000).")
+
+
+def _model_name(given: object) -> str:
+    """The name of a model that was meant: a text that was given in place of a model is taken for one."""
+    return given if isinstance(given, str) and given else "gpt-4o-mini"
