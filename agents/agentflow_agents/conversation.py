@@ -82,6 +82,11 @@ class Conversation(BaseModel):
         self.corrections += 1
         return [without_calls(reply.message), ChatMessage(role="user", content=(TextPart(text=message),))]
 
+    def arguments_of(self, call_id: str) -> str:
+        """What the model wrote as the arguments of a pending call."""
+        calls = [] if self.pending is None else self.pending.tool_calls
+        return next((call.arguments for call in calls if call.id == call_id), "")
+
     def times(self, call: ToolCallPart, content: str) -> int:
         """How often, now included, this call was made in this run and the same came of it."""
         key = sha256(f"{call.name}\0{_canonical(call.arguments)}\0{content}".encode(errors="replace")).hexdigest()[:32]

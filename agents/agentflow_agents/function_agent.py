@@ -95,6 +95,7 @@ class FunctionAgent(Agent[OutputT]):
         "too_late": "The time of the run was over before the tool had a result.",
         "repeated": "(You have made this very call {times} times, and this came of it each time. Do something else.)",
         "refused": "A person was asked, and refused this call. {reason}",
+        "edited": "(A person changed the arguments of this call to {arguments})",
         "hand_over": "Hand the conversation over to {name}: {description}",
         "handed_over": "The conversation was handed over to {name}.",
     }
@@ -177,6 +178,8 @@ class FunctionAgent(Agent[OutputT]):
         content, times = result.content, talk.times(call, result.content)
         if times >= _REPEATED:
             content = f"{content}\n\n{self.prompt('repeated', times=str(times))}"
+        if ev.approved and ev.arguments != talk.arguments_of(ev.id):
+            content = f"{self.prompt('edited', arguments=ev.arguments)}\n\n{content}"
         return self._told(ctx, call, content, result.outcome)
 
     @step
