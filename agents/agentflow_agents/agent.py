@@ -150,11 +150,13 @@ class Agent(Workflow[AgentInput, AgentResult[OutputT]], Generic[OutputT]):
         tell: Callable[[Delta], None] | None,
     ) -> Reply:
         """Ask the model; `tell` is to be given each piece of the answer, or is None where nobody follows."""
-        if tell is None:
-            return await llm.chat(messages, tools=tools, output=self.output)
+        if tell is None and self.output is None:
+            return await llm.chat(messages, tools=tools)
+        # a stream is never repaired by the model's client: it is the agent's to do that, in a turn that can be seen
         async with llm.stream(messages, tools=tools, output=self.output) as stream:
             async for delta in stream:
-                tell(delta)
+                if tell is not None:
+                    tell(delta)
         return stream.reply
 
     async def asked(
