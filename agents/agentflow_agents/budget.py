@@ -81,23 +81,23 @@ class Spending(BaseModel):
     unpriced: str = ""
     """A model whose price is unknown."""
     seconds: float = 0.0
-    """Until the clock was stopped last."""
+    """Until the clock was looked at last."""
     waits: int = 0
     """How many approvals are waited for: the clock stands meanwhile."""
     _since: float | None = PrivateAttr(default=None)
 
     def elapsed(self) -> float:
         """Seconds that have passed; the clock starts when it is first looked at."""
-        if self.waits:
-            return self.seconds
-        now = current_clock().monotonic()
-        if self._since is None:
+        if not self.waits:
+            now = current_clock().monotonic()
+            if self._since is not None:
+                self.seconds += now - self._since
             self._since = now
-        return self.seconds + now - self._since
+        return self.seconds
 
     def stop_clock(self) -> None:
         """An approval is waited for."""
-        self.seconds = self.elapsed()
+        self.elapsed()
         self._since = None
         self.waits += 1
 
