@@ -41,6 +41,10 @@ def arguments_of(function: Any, **described: str) -> Arguments:
     return Arguments(list(inspect.signature(function).parameters.values()), function, described)
 
 
+def read(arguments: Arguments, text: str) -> tuple[list[Any], dict[str, Any]]:
+    return arguments.call(arguments.validate(text), {})
+
+
 def properties_of(function: Any, **described: str) -> dict[str, Any]:
     found: dict[str, Any] = arguments_of(function, **described).schema["properties"]
     return found
@@ -110,7 +114,8 @@ def test_arguments_are_what_the_annotations_say() -> None:
         where: Path = Path("a"),
     ) -> None: ...
 
-    _, found = arguments_of(function).read('{"item": {"title": "x"}, "point": {"x": "1.5"}, "items": [{"title": "y"}]}')
+    sent = '{"item": {"title": "x"}, "point": {"x": "1.5"}, "items": [{"title": "y"}]}'
+    _, found = read(arguments_of(function), sent)
     assert found == {
         "item": Item(title="x"),
         "point": Point(1.5),
@@ -126,7 +131,7 @@ def test_parameters_may_be_called_like_anything_of_pydantic() -> None:
     def function(schema: str, model_config: int, _hidden: int, copy: int, json: str = "j") -> None: ...
 
     arguments = arguments_of(function)
-    _, found = arguments.read('{"schema": "s", "model_config": 1, "_hidden": 2, "copy": 3}')
+    _, found = read(arguments, '{"schema": "s", "model_config": 1, "_hidden": 2, "copy": 3}')
     assert found == {"schema": "s", "model_config": 1, "_hidden": 2, "copy": 3, "json": "j"}
     assert list(arguments.schema["properties"]) == list(found)
 
@@ -138,7 +143,7 @@ def test_default_that_no_json_can_be_is_used_without_being_shown() -> None:
 
     arguments = arguments_of(function)
     assert arguments.schema["properties"] == {"query": {"type": "string"}}
-    assert arguments.read("{}")[1] == {"query": unset}
+    assert read(arguments, "{}")[1] == {"query": unset}
     assert str(arguments) == "query?: string"
 
 
@@ -148,12 +153,12 @@ def test_nothing_is_as_good_as_an_empty_object(text: str) -> None:
 
     arguments = arguments_of(function)
     assert arguments.schema == {"type": "object", "properties": {}, "additionalProperties": False}
-    assert arguments.read(text) == ([], {})
+    assert read(arguments, text) == ([], {})
 
 
 def said(text: str, function: Any) -> str:
     with pytest.raises(ToolError) as caught:
-        arguments_of(function).read(text)
+        read(arguments_of(function), text)
     return str(caught.value)
 
 
@@ -190,7 +195,7 @@ def test_what_fits_the_types_comes_back_as_it_was(everything: Everything, number
     def function(everything: Everything, numbers: list[int]) -> None: ...
 
     text = f'{{"everything": {everything.model_dump_json()}, "numbers": {numbers}}}'
-    assert arguments_of(function).read(text)[1] == {"everything": everything, "numbers": numbers}
+    assert read(arguments_of(function), text)[1] == {"everything": everything, "numbers": numbers}
 
 
 @given(st.text())
@@ -200,7 +205,7 @@ def test_any_text_is_read_or_refused_with_an_explanation(text: str) -> None:
     said = ""
     found: dict[str, Any] = {}
     try:
-        _, found = arguments_of(function).read(text)
+        _, found = read(arguments_of(function), text)
     except ToolError as error:
         said = str(error)
     assert "query: string, limit: integer = 5" in said or set(found) == {"query", "limit"}

@@ -1,13 +1,26 @@
-"""The demo answers from this repository's documents, shows what it does, and says so when it cannot answer."""
+"""Every example runs, as its reader runs it, and shows what its transcript in `tests/examples/` says.
+
+A transcript is what a terminal shows, a file of the same name, `router.txt` for `router.py`:
+
+    $ python examples/router.py "What does it cost?"
+    < what is typed, a line each; without such lines the input is closed
+    a line that is printed
+    ...                          any lines, or none
+    any part of a line: [...]    also within one
+    ! a line that goes to stderr; with these the exit code is 1, else 0
+
+Several commands in one file are several runs. What goes to stderr must stand there; it is compared in the same way.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import os
-import sqlite3
+import re
+import shlex
 import subprocess
 import sys
-from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,26 +28,100 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentflow import Context, Workflow, WorkflowCancelledByUser, draw_all_possible_flows
 from agentflow.testing import record
+from agentflow_llm import ScriptedModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[1]
-PROGRAM = ROOT / "examples" / "judged_answers.py"
+TRANSCRIPTS = Path(__file__).parent / "examples"
+LONGEST = 150
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the demo as `make demo` does."""
-    command = [sys.executable, "-W", "error", str(PROGRAM), *arguments]
-    utf8 = {**os.environ, "PYTHONUTF8": "1"}
-    return subprocess.run(command, capture_output=True, encoding="utf-8", env=utf8, check=False, timeout=60)
+@dataclass
+class Session:
+    """One command of a transcript, and what is expected of it."""
+
+    command: str
+    typed: list[str] = field(default_factory=list)
+    printed: list[str] = field(default_factory=list)
+    complained: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return self.command.removeprefix("python examples/")
 
 
-@pytest.fixture(scope="module")
-def demo() -> Any:
-    """The demo, imported."""
-    spec = importlib.util.spec_from_file_location("judged_answers", PROGRAM)
+def sessions_of(path: Path) -> Iterator[Session]:
+    """The commands of a transcript."""
+    session: Session | None = None
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("$ "):
+            if session:
+                yield session
+            session = Session(line[2:])
+            continue
+        assert session, f"{path.name} begins with a command: $ python examples/{path.stem}.py"
+        if line.startswith("< "):
+            session.typed.append(line[2:])
+        elif line.startswith("! "):
+            session.complained.append(line[2:])
+        else:
+            session.printed.append(line)
+    assert session, f"{path.name} is empty"
+    yield session
+
+
+def pattern(lines: list[str]) -> str:
+    """A regular expression for lines in which `...` stands for any lines and `[...]` for any part of one."""
+    parts = []
+    for line in lines:
+        anything = ".*".join(re.escape(part) for part in line.split("[...]"))
+        parts.append(r"(?:.*\n)*" if line == "..." else rf"{anything}\n")
+    return "".join(parts)
+
+
+SESSIONS = [session for path in sorted(TRANSCRIPTS.glob("*.txt")) for session in sessions_of(path)]
+
+
+@pytest.mark.parametrize("session", SESSIONS, ids=str)
+def test_an_example_shows_what_its_transcript_says(session: Session, tmp_path: Path) -> None:
+    python, program, *arguments = shlex.split(session.command)
+    assert python == "python"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(ROOT / program), *arguments],
+        input="".join(f"{line}\n" for line in session.typed),
+        capture_output=True,
+        encoding="utf-8",
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONUTF8": "1"},
+        check=False,
+        timeout=60,
+    )
+    assert re.fullmatch(pattern(session.complained), done.stderr), done.stderr
+    assert re.fullmatch(pattern(session.printed), done.stdout), done.stdout
+    assert done.returncode == bool(session.complained)
+    assert not list(tmp_path.iterdir()), "an example leaves nothing behind"
+
+
+def test_every_example_has_a_transcript_and_every_transcript_an_example() -> None:
+    examples = {path.stem for path in (ROOT / "examples").glob("*.py")}
+    assert examples == {path.stem for path in TRANSCRIPTS.glob("*.txt")}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
+def test_an_example_is_read_in_one_sitting(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= LONGEST
+    assert text.startswith('"""')
+    assert f"python examples/{path.name}" in text
+    assert f"[{path.name}]({path.name})" in (path.parent / "README.md").read_text(encoding="utf-8")
+
+
+def imported(name: str) -> Any:
+    """An example, as a reader gets it who lifts its workflow out."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -43,175 +130,97 @@ def demo() -> Any:
     return module
 
 
-@pytest.fixture(scope="module")
-def index(demo: Any) -> Iterator[Any]:
-    """Five passages."""
-    passages = [
-        demo.Passage("zoo.md:1", "Cats", "A cat sleeps all day."),
-        demo.Passage("zoo.md:3", "Cats", "Cats hunt mice at night."),
-        demo.Passage("zoo.md:5", "Dogs", "A dog hunts what its owner hunts."),
-        demo.Passage("zoo.md:7", "Is it", "Platypus."),
-        demo.Passage("farm.md:1", "Mice", "Mice eat the grain."),
-    ]
-    with closing(sqlite3.connect(":memory:", check_same_thread=False)) as db:
-        yield demo.Index(db, passages)
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
+def test_an_example_has_a_workflow_to_lift_out_that_can_be_drawn(path: Path, tmp_path: Path) -> None:
+    module = imported(path.stem)
+    own = [value for value in vars(module).values() if getattr(value, "__module__", None) == path.stem]
+    workflows = [value for value in own if isinstance(value, type) and issubclass(value, Workflow)]
+    assert workflows
+    assert module.main in own
+    for workflow in workflows:
+        draw_all_possible_flows(workflow, filename=str(tmp_path / "flow.html"))
 
 
-def test_the_demo_shows_the_loop_the_three_strategies_and_the_judge() -> None:
-    """The picture of the tutorial, as verbose output."""
-    done = run()
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    told = [line for line in done.stdout.splitlines() if line.startswith(("Running", "Step"))]
-    improved = told.index("Step judge_query produced event NaiveRAGEvent") - 1
-    assert told[:5] == [
-        "Running step judge_query",
-        "Step judge_query produced event BadQueryEvent",
-        "Running step improve_query",
-        "Step improve_query produced event JudgeEvent",
-        "Running step judge_query",
-    ]
-    assert told[improved:] == [
-        "Running step judge_query",
-        "Step judge_query produced event NaiveRAGEvent",
-        "Step judge_query produced event HighTopKEvent",
-        "Step judge_query produced event RerankEvent",
-        "Running step naive_rag",
-        "Step naive_rag produced event ResponseEvent",
-        "Running step high_top_k",
-        "Step high_top_k produced event ResponseEvent",
-        "Running step rerank",
-        "Step rerank produced event ResponseEvent",
-        "Running step judge_response",
-        "Step judge_response produced no event",
-        "Running step judge_response",
-        "Step judge_response produced no event",
-        "Running step judge_response",
-        "Step judge_response produced event Answer",
-    ]
-
-
-def test_an_answer_stands_where_the_demo_says() -> None:
-    """The source that is printed is a line of a document, and that line is the answer's first."""
-    done = run("What does a bug fix start with?")
-    assert done.returncode == 0, done.stderr
-    source = done.stdout.partition("The judge picks ")[2].partition(": ")[2].split(",")[0]
-    path, _, line = source.partition(":")
-    first = (ROOT / path).read_text(encoding="utf-8").splitlines()[int(line) - 1]
-    assert f"word for word:\n\n    {first}\n" in done.stdout
-    assert "bug fix starts" in first
-
-
-@pytest.mark.parametrize(
-    ("question", "reason"),
-    [
-        ("", "No answer to '': there are no words in it.\n"),
-        ("?!", "No answer to '?!': there are no words in it.\n"),
-        ("What is it?", "No answer to 'What is it?': no document has any of its words.\n"),
-        ("Xylophone zeppelins?", "No answer to 'Xylophone zeppelins?': no document has any of its words.\n"),
-    ],
-)
-def test_a_question_without_an_answer_ends_with_one_line(question: str, reason: str) -> None:
-    """No traceback, and an exit code that says so."""
-    done = run(question)
-    assert done.returncode == 1
-    assert done.stderr == reason
-
-
-def test_the_demo_draws_all_flows_and_this_run(demo: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Both pages are written, and said where; what did not run is not in the drawing of the run."""
-    demo.main("retry policy", tmp_path / "drawn")
-    every = (tmp_path / "drawn" / "all_flows.html").read_text(encoding="utf-8")
-    recent = (tmp_path / "drawn" / "this_run.html").read_text(encoding="utf-8")
-    assert "improve_query" in every
-    assert "improve_query" not in recent
-    for name in ("judge_query", "naive_rag", "high_top_k", "rerank", "judge_response"):
-        assert name in every
-        assert name in recent
-    assert "drawn/all_flows.html, drawn/this_run.html" in capsys.readouterr().out
-
-
-async def test_each_round_of_the_loop_removes_one_problem(demo: Any, index: Any) -> None:
-    """Filler words go, a misspelt word is put right, a single word gets company."""
+async def test_no_more_calls_go_on_at_once_than_there_are_workers() -> None:
+    module = imported("parallel_execution")
     with record() as seen:
-        answer = await demo.JudgeQuery(resources={demo.read_documents: index}).run(query="What is a catt?")
-    assert [step.result.problem for step in seen.find("step", "judge_query")[:-1]] == ["wordy", "unknown", "vague"]
-    assert [step.result.query for step in seen.find("step", "improve_query")] == ["catt", "cat", "cat cats"]
-    assert answer.responses[0].passage.heading == "Cats"
+        await module.CountWords().run(titles=module.TITLES)
+    calls = seen.find("step", "fetch")
+    most = max(sum(one.started_at <= call.started_at < one.ended_at for one in calls) for call in calls)
+    assert (len(calls), most) == (7, 3)
 
 
-async def test_a_question_that_gets_no_better_is_given_up(demo: Any, index: Any) -> None:
-    """Here the heading that keeps the only word company is all filler: without a bound the loop would go on."""
-    with pytest.raises(demo.UnanswerableError, match="no better in 5 rounds"):
-        await demo.JudgeQuery(resources={demo.read_documents: index}).run(query="platypus")
+async def test_the_story_is_put_away_while_it_waits_and_goes_on_elsewhere() -> None:
+    module = imported("human_in_the_loop")
+    segments = [
+        module.Segment(plot="First.", choices=["left", "right"]),
+        module.Segment(plot="Last.", choices=[]),
+    ]
+
+    def write(number: int) -> Any:
+        return module.WriteStory(resources={module.storyteller: ScriptedModel(segments[number])})
+
+    handler = write(0).run(hero="somebody")
+    async for event in handler.stream_events():
+        if isinstance(event, module.YourTurn):
+            break
+    stored = handler.ctx.to_json()
+    await handler.cancel_run()
+    with pytest.raises(WorkflowCancelledByUser):
+        await handler
+
+    there = write(1)
+    resumed = there.run(ctx=Context.from_json(there, stored))
+    resumed.ctx.send_event(module.Choice(text="left"))
+    assert (await resumed).parts == ["There was somebody.", "First.", "left", "Last."]
 
 
-async def test_the_best_response_has_most_words_and_most_votes(demo: Any, index: Any) -> None:
-    """Three responses, sorted by a score that two facts make up."""
-    answer = await demo.JudgeQuery(resources={demo.read_documents: index}).run(query="dogs hunt mice")
+async def test_reflection_gives_up_after_so_many_attempts() -> None:
+    module = imported("reflection")
+    workflow = module.Extract(resources={module.model: ScriptedModel(["no JSON"] * 5)})
+    with pytest.raises(ValueError, match="no valid answer in 5 attempts"):
+        await workflow.run(text="Nothing.")
+
+
+@pytest.mark.parametrize(("verdict", "sources"), [("use", 3), ("leave out", 1)])
+async def test_poor_sources_are_asked_for_together_and_judged_in_any_order(verdict: str, sources: int) -> None:
+    module = imported("research")
+    handler = module.Research().run(query=module.QUESTION)
+    poor: list[Any] = []
+    async for event in handler.stream_events():
+        if isinstance(event, module.PoorSource):
+            poor.append(event)
+        if len(poor) == 2:
+            for one in reversed(poor):
+                handler.ctx.send_event(module.Verdict(title=one.title, use=verdict == "use"))
+            poor.clear()
+    report = await handler
+    assert (len(report.used), len(report.left_out)) == (sources, 3 - sources)
+
+
+@pytest.fixture(scope="module")
+def judged() -> Any:
+    """The module, and an object whose library is read once."""
+    module = imported("judged_answers")
+    texts = ["A cat sleeps all day.", "Cats hunt mice at night.", "A dog hunts what its owner hunts."]
+    return module.JudgeQuery(resources={module.read_library: module.Library(texts)})
+
+
+async def test_each_round_puts_one_word_right_or_leaves_it_out(judged: Any) -> None:
+    with record() as seen:
+        answer = await judged.run(query="Do cats hunt zzz or mise at nigt?")
+    assert [step.result.query for step in seen.find("step", "improve_query")] == [
+        "Do cats hunt or mise at nigt?",
+        "Do cats hunt or mice at nigt?",
+        "Do cats hunt or mice at night?",
+    ]
+    assert answer.responses[0].text == "Cats hunt mice at night."
     assert {response.strategy for response in answer.responses} == {"naive", "high top k", "rerank"}
-    scores = [response.score for response in answer.responses]
-    assert scores == sorted(scores, reverse=True)
-    sources = [response.passage.source for response in answer.responses]
-    for response in answer.responses:
-        votes = sources.count(response.passage.source) / 3
-        assert response.score == (index.support("dogs hunt mice", response.passage) + votes) / 2
 
 
-WORDS = ["what", "is", "a", "the", "cat", "catt", "dogs", "hunt", "platypus", "ñandú", "日本", "42", "_", "?"]
+WORDS = ["what", "is", "a", "the", "cat", "catt", "dogs", "hunt", "platypus", "ñandú", "日本", "42", "_", "?", "İ"]
 
 
 @given(question=st.text() | st.lists(st.sampled_from(WORDS)).map(" ".join))
-def test_every_question_is_answered_or_refused(demo: Any, index: Any, question: str) -> None:
-    """Whatever is asked, the loop ends, and with one of two outcomes."""
-    try:
-        answer = demo.JudgeQuery(resources={demo.read_documents: index}).run_sync(query=question)
-    except demo.UnanswerableError:
-        return
-    assert len(answer.responses) == 3
-
-
-def test_a_document_is_split_into_paragraphs_items_rows_and_code(demo: Any) -> None:
-    """What says too little, and what only asks, is left out."""
-    text = """# Cats
-
-A cat sleeps all day.
-And all night.
-
-- A dog barks at night.
-- A dog
-  barks by day, too.
-- Short.
-
-| question | answer |
-|---|---|
-| how long a cat sleeps | all day |
-
-```sh
-make a cat sleep     # by day
-
-make a dog bark      # by night
-```
-## Demo
-`make demo QUESTION="When does a cat sleep?"` asks it.
-"""
-    assert [tuple(passage) for passage in demo.passages_of("zoo.md", text)] == [
-        ("zoo.md:3", "Cats", "A cat sleeps all day.\nAnd all night."),
-        ("zoo.md:6", "Cats", "- A dog barks at night."),
-        ("zoo.md:7", "Cats", "- A dog\n  barks by day, too."),
-        ("zoo.md:13", "Cats", "| how long a cat sleeps | all day |"),
-        ("zoo.md:16", "Cats", "make a cat sleep     # by day\n\nmake a dog bark      # by night"),
-    ]
-
-
-PIECES = ["says a lot of things", "word", "\n", "\n\n", "# ", "- ", "| ", "```\n", "  "]
-
-
-@given(text=st.lists(st.sampled_from(PIECES)).map("".join))
-def test_passages_are_parts_of_the_document_at_their_lines(demo: Any, text: str) -> None:
-    """Nothing is invented, and each passage begins on the line that its source names."""
-    lines = text.splitlines()
-    for passage in demo.passages_of("zoo.md", text):
-        start = int(passage.source.removeprefix("zoo.md:")) - 1
-        block = passage.text.split("\n")
-        assert lines[start : start + len(block)] == block
+def test_every_question_is_judged_in_the_end(judged: Any, question: str) -> None:
+    assert len(judged.run_sync(query=question).responses) == 3

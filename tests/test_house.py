@@ -26,7 +26,7 @@ FOLDERS = {
 }
 MAY_IMPORT = {
     "agentflow": {"pydantic", "pydantic_core", "structlog", "tenacity", "typing_extensions"},
-    "agentflow_agents": {"agentflow", "agentflow_llm", "griffe", "pydantic", "typing_extensions"},
+    "agentflow_agents": {"agentflow", "agentflow_llm", "griffe", "httpx2", "mcp", "pydantic", "typing_extensions"},
     "agentflow_instrumentation": {
         "agentflow.observe",
         "agentflow_agents.records",
@@ -64,6 +64,7 @@ AT_FIRST_USE = {
     "genai_prices",
     "griffe",
     "httpx2",
+    "mcp",
     "numpy",
     "openai",
     "opentelemetry.sdk",

@@ -107,6 +107,22 @@ async def test_only_what_has_changed_is_embedded_again(tmp_path: Path) -> None:
     assert other.embedder.taken() == [KNOT.text], "vectors of another model cannot be compared"
 
 
+async def test_documents_may_be_compared_and_put_without_waiting(tmp_path: Path) -> None:
+    embedder = Counting()
+    index = VectorStoreIndex(embedder, SqliteVectorStore(tmp_path / "a.db"))
+    assert await index.changed([BOAT, KNOT]) == [BOAT, KNOT]
+    assert await index.put([BOAT, Document("# A\n\nOne.\n\n# B\n\nTwo.", "two", markup="markdown")]) == 3
+    assert "waiting" not in repr(index)
+    other = Document("A boat sinks.", "boat")
+    assert await index.changed([other, KNOT]) == [other, KNOT]
+    assert await index.changed([BOAT, KNOT]) == [KNOT]
+    embedder.taken()
+    assert await index.put([BOAT]) == 1
+    assert embedder.taken() == [BOAT.text], "it is put whatever there is"
+    with pytest.raises(DocumentError, match="two documents have the id 'boat'"):
+        await index.changed([BOAT, other])
+
+
 async def test_deleted_documents_are_gone() -> None:
     index = VectorStoreIndex.from_documents([BOAT])
     await index.refresh()

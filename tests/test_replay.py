@@ -121,9 +121,10 @@ def _essence(body: dict[str, Any], but: Sequence[str] = ()) -> dict[str, Any]:
         for call in message.get("tool_calls", ()):  # a recorder's client may have rewritten the JSON in them
             call["function"]["arguments"] = json.loads(call["function"]["arguments"])
     for tool in body.get("tools", ()):
-        tool["function"] = {n: value for n, value in tool["function"].items() if n != "strict" and value != ""}
-    unsaid = (("stream", False), ("n", 1))
-    return {name: value for name, value in body.items() if (name, value) not in unsaid and name not in but}
+        unsaid = {"description": "", "strict": False}
+        tool["function"] = {n: value for n, value in tool["function"].items() if unsaid.get(n) != value}
+    left_out = (("stream", False), ("n", 1))
+    return {name: value for name, value in body.items() if (name, value) not in left_out and name not in but}
 
 
 def tokens(reply: Reply) -> tuple[int | None, ...]:

@@ -1031,3 +1031,177 @@ async def test_what_is_operated_inside_a_factory_is_inside_its_operation() -> No
         await using(load)().run()
     (making,) = seen.find("resource")
     assert [op.name for op in seen.children(making)] == ["Loads"]
+
+
+# ------------------------------------------------------------------------------------ asked for by ctx.resource(...)
+
+
+def opened() -> Iterator[Database]:
+    yield Database("opened")
+
+
+class Asking(Workflow):
+    """Asks for resources itself; the same as `using` makes, without parameters."""
+
+    asks_for: tuple[Resource, ...] = (Resource(plain), Resource(opened), Resource(opened, scope="step"))
+
+    @step
+    async def first(self, ctx: Context, ev: StartEvent) -> Job:
+        found = [await ctx.resource(resource) for resource in self.asks_for]
+        assert found == [await ctx.resource(resource) for resource in self.asks_for]
+        await ctx.set("first", found)
+        return Job()
+
+    @step
+    async def second(self, ctx: Context, ev: Job) -> StopEvent:
+        found = [await ctx.resource(resource) for resource in self.asks_for]
+        return StopEvent(result=(await ctx.get("first"), found))
+
+
+async def test_a_step_may_ask_for_resources_by_its_context() -> None:
+    workflow = Asking()
+    runs = [await workflow.run() for _ in range(2)]
+    same = [[a is b for a, b in zip(*run, strict=True)] for run in runs]
+    assert same == [[True, True, False]] * 2  # of the workflow, of the run, of the step
+    (one, _), (other, _) = runs
+    assert [a is b for a, b in zip(one, other, strict=True)] == [True, False, False]
+
+
+async def test_a_resource_asked_for_is_the_one_that_a_parameter_is_given() -> None:
+    class Both(Workflow):
+        @step
+        async def only(
+            self,
+            ctx: Context,
+            ev: StartEvent,
+            it: Annotated[Database, Resource(plain)],
+            once: Annotated[Database, Resource(plain, cache=False)],
+        ) -> StopEvent:
+            same = it is await ctx.resource(Resource(plain)), once is await ctx.resource(Resource(plain, cache=False))
+            return StopEvent(result=same)
+
+    # one factory, two scopes: each its own object
+    assert await Both().run() == (True, True)
+
+
+@pytest.mark.parametrize("failing", [False, True], ids=["returns", "raises"])
+@pytest.mark.parametrize("limit", [None, 60], ids=["", "with a time-out"])
+async def test_a_resource_of_a_step_that_asked_for_it_is_torn_down_when_it_ends(
+    failing: bool,  # noqa: FBT001 because it is a parameter of the test
+    limit: float | None,
+) -> None:
+    log: list[str] = []
+
+    def logged() -> Iterator[str]:
+        log.append("open")
+        yield "it"
+        log.append("closed")
+
+    class Asks(Workflow):
+        @step(timeout=limit, retry_policy=Retry(attempts=2, wait=0) if limit else None)
+        async def first(self, ctx: Context, ev: StartEvent) -> Job:
+            log.append(await ctx.resource(Resource(logged, scope="step")))
+            if failing:
+                raise ValueError("no")
+            return Job()
+
+        @step
+        async def second(self, ev: Job) -> StopEvent:
+            log.append("second")
+            return StopEvent()
+
+    handler = Asks().run()
+    if failing:
+        with pytest.raises(ValueError, match="no"):
+            await handler
+        assert log == ["open", "it", "closed"] * (2 if limit else 1)
+    else:
+        await handler
+        assert log == ["open", "it", "closed", "second"]
+
+
+async def test_a_resource_of_a_step_that_is_cancelled_is_torn_down() -> None:
+    log: list[str] = []
+
+    def logged() -> Iterator[str]:
+        log.append("open")
+        yield "it"
+        log.append("closed")
+
+    class Asks(Workflow):
+        @step
+        async def first(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            await ctx.resource(Resource(logged, scope="step"))
+            begun.set()
+            await asyncio.Event().wait()
+            return StopEvent()
+
+    begun = asyncio.Event()
+    handler = Asks().run()
+    await begun.wait()
+    handler.cancel_run()
+    with pytest.raises(WorkflowCancelledByUser):
+        await handler
+    assert log == ["open", "closed"]
+
+
+async def test_a_resource_asked_for_is_overridden_where_the_workflow_says_that_it_asks() -> None:
+    fake = Database("fake")
+    first, second = await Asking(resources={plain: fake, opened: Resource(Maker())}).run()
+    assert first[0] is second[0] is fake
+    assert (first[1].name, second[2].name) == ("db", "db")
+    with pytest.raises(Exception, match="no step of 'Asking' uses this factory"):
+        await Asking(resources={generator: fake}).run()
+
+
+async def test_a_plain_step_asks_through_its_thread() -> None:
+    class Asks(Workflow):
+        @step
+        def only(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=ctx.from_thread(ctx.resource(Resource(opened))).name)
+
+    assert await Asks().run() == "opened"
+
+
+async def test_a_resource_that_is_asked_for_too_late_or_from_outside_is_refused() -> None:
+    kept: list[Context] = []
+
+    class Asks(Workflow):
+        @step
+        async def first(self, ctx: Context, ev: StartEvent) -> Job:
+            kept.append(ctx)
+            return Job()
+
+        @step
+        async def second(self, ctx: Context, ev: Job) -> StopEvent:
+            with pytest.raises(WorkflowRuntimeError, match=r"step 'first' has ended.*Resource\(plain\)"):
+                await kept[0].resource(Resource(plain))
+            return StopEvent()
+
+    handler = Asks().run()
+    await handler
+    with pytest.raises(WorkflowRuntimeError, match="belongs in a step"):
+        await handler.ctx.resource(Resource(plain))
+    with pytest.raises(WorkflowRuntimeError, match="'first' has ended"):
+        await kept[0].resource(Resource(plain))
+
+
+async def test_a_factory_that_cannot_be_called_is_refused_where_it_is_asked_for() -> None:
+    def needy(address: str) -> Database:
+        return Database(address)
+
+    class Asks(Workflow):
+        @step
+        async def only(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=await ctx.resource(Resource(needy)))
+
+    with pytest.raises(WorkflowValidationError, match=r"needs 'address', which nothing provides"):
+        await Asks().run()
+
+
+async def test_resources_that_were_asked_for_leave_nothing_behind() -> None:
+    tasks = asyncio.all_tasks()
+    refs = [weakref.ref(one) for one in (await Asking().run())[1]]
+    gc.collect()
+    assert asyncio.all_tasks() == tasks
+    assert [ref() for ref in refs] == [None] * 3

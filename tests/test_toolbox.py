@@ -1,9 +1,12 @@
 """The toolbox: a call becomes exactly one result, whatever happens, and whoever looks on sees why."""
 
 import asyncio
+import json
+import sys
 from collections.abc import Callable
+from datetime import date
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -250,3 +253,214 @@ async def test_awaitable_of_a_plain_function_is_awaited() -> None:
         return look_up()
 
     assert await told(work) == ("ok", "found")
+
+
+# --------------------------------------------------------------------------------------------------------- approval
+
+
+class Amount(BaseModel):
+    value: Decimal
+    currency: Literal["EUR", "USD"] = "EUR"
+
+
+def pay(to: str, amount: Amount, urgent: bool = False, when: date = date(2026, 1, 1)) -> str:  # noqa: FBT001, FBT002 because tools look so
+    """Pay."""
+    return f"paid {amount.value} to {to}"
+
+
+PAY = '{"to": "Ann", "amount": {"value": "12.50"}}'
+
+
+def test_tool_asks_approval_with_its_validated_arguments() -> None:
+    box = Toolbox([Tool(pay, requires_approval=True), add])
+    shown = box.asks_approval("pay", PAY)
+    assert shown == {
+        "to": "Ann",
+        "amount": {"value": "12.50", "currency": "EUR"},
+        "urgent": False,
+        "when": "2026-01-01",
+    }
+    assert box.asks_approval("add", '{"a": 1, "b": 2}') is None
+
+
+async def test_arguments_that_were_shown_come_back_as_they_were() -> None:
+    box = Toolbox([Tool(pay, requires_approval=True)])
+    shown = box.asks_approval("pay", PAY)
+    assert shown is not None
+    assert box.asks_approval("pay", json.dumps(shown)) == shown
+    edited = {**shown, "amount": {"value": 3}}
+    assert (await box.execute("c1", "pay", json.dumps(edited))).content == "paid 3 to Ann"
+
+
+def test_what_will_not_be_called_asks_nobody() -> None:
+    box = Toolbox([Tool(pay, requires_approval=True)])
+    assert box.asks_approval("pay", '{"to": "Ann"}') is None
+    assert box.asks_approval("pay", "{") is None
+    assert box.asks_approval("play", PAY) is None
+
+
+def test_predicate_is_given_the_arguments_that_it_names() -> None:
+    def much(amount: Amount, *, limit: int = 10) -> bool:
+        return amount.value > limit
+
+    box = Toolbox([Tool(pay, requires_approval=much)])
+    assert box.asks_approval("pay", PAY) is not None
+    assert box.asks_approval("pay", '{"to": "Ann", "amount": {"value": 1}}') is None
+    every = Toolbox([Tool(pay, requires_approval=lambda **given: given["when"].year == 2026 and given["urgent"])])
+    assert every.asks_approval("pay", PAY) is None
+    assert every.asks_approval("pay", '{"to": "Ann", "amount": {"value": 1}, "urgent": true}') is not None
+
+
+def test_predicate_that_fails_asks_a_person(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(amount: Amount) -> bool:
+        return amount.value > "a lot"  # type: ignore[operator]  # because that is the mistake
+
+    assert Toolbox([Tool(pay, requires_approval=broken)]).asks_approval("pay", PAY) is not None
+    [said] = [record.getMessage() for record in caplog.records]
+    assert "requires_approval failed, so a person is asked" in said
+
+
+def test_default_that_no_json_can_be_is_not_shown() -> None:
+    unset: Any = object()
+
+    def work(n: int, other: str = unset) -> str:
+        return f"{n} {other is unset}"
+
+    found = Tool(work, requires_approval=True)
+    assert found.asks_approval('{"n": 1}') == {"n": 1}
+    assert found.asks_approval('{"n": 1, "other": "x"}') == {"n": 1, "other": "x"}
+
+
+def test_predicate_that_cannot_be_asked_is_refused() -> None:
+    def other(total: int) -> bool:
+        return total > 1
+
+    async def later(amount: Amount) -> bool:
+        return amount.value > 1
+
+    with pytest.raises(AgentConfigurationError) as caught:
+        Tool(pay, requires_approval=other)
+    assert str(caught.value) == (
+        "tool 'pay' has a requires_approval that takes 'total', which no argument of the tool is called. There are: "
+        "'to', 'amount', 'urgent', 'when'. Write requires_approval=lambda to: ..., or requires_approval=True."
+    )
+    with pytest.raises(AgentConfigurationError, match="that is async"):
+        Tool(pay, requires_approval=later)  # type: ignore[arg-type]  # because that is the mistake
+
+
+# ---------------------------------------------------------------------------------------- what is no Python function
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}, "days": {"type": ["integer", "null"]}, "any": True},
+    "required": ["city"],
+}
+
+
+async def forecast(arguments: dict[str, Any]) -> str:
+    if arguments["city"] == "Nowhere":
+        raise ToolError("There is no such city.")
+    return f"sun in {arguments['city']} for {arguments.get('days')} days"
+
+
+def remote(**options: Any) -> Tool[..., Any]:
+    return Tool.of_schema("forecast", "The weather.", SCHEMA, forecast, **options)
+
+
+async def test_tool_of_a_schema_is_called_with_what_the_model_sent() -> None:
+    found = remote()
+    assert (found.name, found.description, found.parameters) == ("forecast", "The weather.", SCHEMA)
+    assert repr(found) == "<Tool forecast(city: string, days?: integer | null, any?: anything)>"
+    box = Toolbox([found, add])
+    result = await box.execute("c1", "forecast", '{"city": "Rome", "days": 3, "unknown": [1]}')
+    assert (result.outcome, result.content) == ("ok", "sun in Rome for 3 days")
+    assert (await box.execute("c2", "forecast", '{"city": "Nowhere"}')).content == "There is no such city."
+    assert await found({"city": "Rome"}) == "sun in Rome for None days"
+
+
+@pytest.mark.parametrize(
+    ("sent", "told"),
+    [
+        ("{}", "The arguments are wrong. city: is missing."),
+        ("", "The arguments are wrong. city: is missing."),
+        ("[1]", "The arguments are wrong. arguments: input should be an object, not [1]."),
+        ('{"city": ', "The arguments are no valid JSON (expecting value: line 1 column 10 (char 9)). Send one object"),
+        ('{"city": NaN}', "The arguments are no valid JSON (there is no NaN in JSON). Send one object with: city: string"),
+        ("[" * 100_000, "The arguments are no valid JSON"),
+    ],
+)
+async def test_names_of_a_schema_are_checked_before_the_call(sent: str, told: str) -> None:
+    result = await Toolbox([remote()]).execute("c1", "forecast", sent)
+    assert result.outcome == "error"
+    assert result.content.startswith(told)
+    assert "city: string, days?: integer | null" in result.content
+
+
+async def test_tool_of_a_schema_has_the_options_of_a_tool() -> None:
+    found = remote(timeout=5, return_direct=True, requires_approval=lambda city: city == "Rome", concurrency=1)
+    assert (found.timeout, found.return_direct) == (5, True)
+    assert found.asks_approval('{"city": "Rome", "x": 1}') == {"city": "Rome", "x": 1}
+    assert found.asks_approval('{"city": "Oslo"}') is None
+    assert await found.invoke('{"city": "Oslo"}') == "sun in Oslo for None days"
+
+
+def test_schema_that_says_little_is_completed() -> None:
+    found = Tool.of_schema("ping", "", {}, forecast)
+    assert found.parameters == {"type": "object", "properties": {}}
+
+
+@pytest.mark.parametrize("schema", [{"type": "string"}, [], "x"])
+def test_schema_of_something_else_is_refused(schema: Any) -> None:
+    with pytest.raises(AgentConfigurationError, match=r"tool 'ping': parameters=.* is no JSON Schema of an object"):
+        Tool.of_schema("ping", "", schema, forecast)
+
+
+# ------------------------------------------------------------------------------------------------- what a model hears
+
+
+def divide(a: int, b: int) -> float:
+    return a / b
+
+
+async def adivide(a: int, b: int) -> float:
+    return a / b
+
+
+@pytest.mark.parametrize("function", [divide, adivide])
+async def test_traceback_is_told_where_the_tool_says_so(function: Callable[[int, int], Any]) -> None:
+    shown = await Toolbox([Tool(function, tracebacks=True)]).execute("c1", function.__name__, '{"a": 1, "b": 0}')
+    assert shown.content.startswith("The tool failed.\nTraceback (most recent call last):\n")
+    assert "return a / b" in shown.content
+    assert shown.content.endswith("ZeroDivisionError: division by zero")
+    assert "agentflow_agents" not in shown.content
+    hidden = await Toolbox([function]).execute("c1", function.__name__, '{"a": 1, "b": 0}')
+    assert hidden.content == "The tool failed: ZeroDivisionError: division by zero"
+
+
+async def test_tool_that_ends_the_program_has_failed() -> None:
+    def leave() -> None:
+        sys.exit("usage: leave")
+
+    assert await told(leave) == ("error", "The tool failed: SystemExit: usage: leave")
+
+
+async def test_long_result_is_cut_and_says_so() -> None:
+    result = await Toolbox([Tool(returning("x" * 30), name="work", max_chars=10)]).execute("c1", "work", "{}")
+    assert result.content == "xxxxxxxxxx\n... (cut: 20 more characters. Ask for less at once.)"
+    default = await Toolbox([Tool(returning("x" * 150_000), name="work")]).execute("c1", "work", "{}")
+    assert default.content.endswith("x\n... (cut: 50,000 more characters. Ask for less at once.)")
+    whole = await Toolbox([Tool(returning("x" * 150_000), name="work", max_chars=None)]).execute("c1", "work", "{}")
+    assert len(whole.content) == 150_000
+
+
+async def test_long_correction_is_cut_as_well() -> None:
+    found = Tool(raising(ToolError("no " * 20)), name="work", max_chars=5)
+    assert (await Toolbox([found]).execute("c1", "work", "{}")).content.startswith("no no\n... (cut: 55 more")
+
+
+def test_tools_are_found_by_name() -> None:
+    box = Toolbox([add])
+    found = box.find("add")
+    assert found is not None
+    assert (found.name, box.find("ad")) == ("add", None)
