@@ -1,7 +1,8 @@
 """MCP servers for tests.
 
-Without arguments, over stdio; with `http FD`, over HTTP, FD being a socket that listens; with `sessions FD` as servers
-spoke before 2026; with `pages`, over stdio, another one: its list of tools has many pages, and its tool refuses.
+Over stdio: without arguments, one with many tools; with `pages`, one whose list of tools has pages, and whose tools
+refuse; with `none`, one without tools. Over HTTP: the first, with `http FD`, FD being a socket that listens; with
+`sessions FD`, as servers spoke before 2026.
 """
 
 import asyncio
@@ -160,18 +161,18 @@ async def refuse(ctx: ServerRequestContext[Any], params: CallToolRequestParams) 
     raise MCPError(CONNECTION_CLOSED, f"{params.name} is on strike")
 
 
-async def serve_pages() -> None:
-    pages = Server("pages", on_list_tools=page, on_call_tool=refuse)
+async def serve(other: Server[Any]) -> None:
     async with stdio_server() as (incoming, outgoing):
-        await pages.run(incoming, outgoing, pages.create_initialization_options())
+        await other.run(incoming, outgoing, other.create_initialization_options())
 
 
 def main() -> None:
     if len(sys.argv) == 1:
         server.run("stdio")
         return
-    if sys.argv[1] == "pages":
-        asyncio.run(serve_pages())
+    if sys.argv[1] in {"pages", "none"}:
+        pages = Server("pages", on_list_tools=page, on_call_tool=refuse)
+        asyncio.run(serve(pages if sys.argv[1] == "pages" else Server("none")))
         return
     import uvicorn  # noqa: PLC0415 because it costs time, and stdio needs none
 

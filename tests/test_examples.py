@@ -210,9 +210,9 @@ async def test_each_round_puts_one_word_right_or_leaves_it_out(judged: Any) -> N
     with record() as seen:
         answer = await judged.run(query="Do cats hunt zzz or mise at nigt?")
     assert [step.result.query for step in seen.find("step", "improve_query")] == [
-        "Do cats hunt or mise at nigt?",
-        "Do cats hunt or mice at nigt?",
-        "Do cats hunt or mice at night?",
+        "Do cats hunt or mise at nigt",
+        "Do cats hunt or mice at nigt",
+        "Do cats hunt or mice at night",
     ]
     assert answer.responses[0].text == "Cats hunt mice at night."
     assert {response.strategy for response in answer.responses} == {"naive", "high top k", "rerank"}

@@ -220,30 +220,25 @@ async def test_call_that_takes_too_long_is_given_up_alone(server: HTTPServer) ->
 
 async def test_program_that_dies_is_started_anew_by_the_next_call() -> None:
     async with stdio() as tools, meeting() as place:
-        box = await box_of(tools)
-        outcome, text = await told(box, "die")
-        assert outcome == "error"
-        assert text.startswith(LOST)
-        assert text.endswith("was lost while calling 'die'. It may have been done or not. The next call connects anew.")
+        found = {tool.name: tool for tool in await tools.tools()}
+        with pytest.raises(MCPServerError, match=r"while calling 'die'\. .*\nIts stderr ends with:\nthe disk is full$"):
+            await found["die"]({})
+        box = Toolbox(found.values())
         process = int((await told(box, "pid"))[1])
         waiting = asyncio.create_task(told(box, "meet", f'{{"port": {place.port}}}'))
         await place.calls.get()
         os.kill(process, signal.SIGKILL)
-        assert (await waiting)[1].startswith(LOST)
+        outcome, text = await waiting
+        assert outcome == "error"
+        assert text.startswith(LOST)
+        assert text.endswith(
+            "was lost while calling 'meet'. It may have been done or not. The next call connects anew."
+        )
         again = await asyncio.gather(told(box, "pid"), told(box, "pid"))
         assert again[0] == again[1]
         assert again[0] != ("ok", str(process))
     assert not is_alive(process)
     assert not tasks()
-
-
-async def test_error_of_a_lost_call_has_what_the_program_said_last() -> None:
-    async with stdio(include={"die"}) as tools:
-        [die] = await tools.tools()
-        with pytest.raises(
-            MCPServerError, match=r"(?s)lost while calling 'die'.*Its stderr ends with:\nthe disk is full$"
-        ):
-            await die({})
 
 
 async def test_server_that_was_started_anew_is_called_as_if_nothing_had_been(server: HTTPServer) -> None:
@@ -336,6 +331,12 @@ async def test_list_of_tools_that_has_pages_is_read_to_its_end() -> None:
         assert await told(Toolbox(found), "tool2") == ("error", "tool2 is on strike")
 
 
+async def test_server_without_tools_is_an_error_in_its_words() -> None:
+    async with MCPTools.stdio(sys.executable, SCRIPT, "none") as tools:
+        with pytest.raises(MCPServerError, match="cannot list its tools: Method not found"):
+            await tools.tools()
+
+
 async def test_options_choose_name_and_guard(plain: HTTPServer) -> None:
     async with MCPTools.http(
         plain.url, include={"add", "pid"}, prefix="remote_", timeout=3, requires_approval={"pid"}
@@ -363,6 +364,7 @@ async def test_name_that_the_server_has_not_is_an_error_with_those_that_it_has(p
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: MCPTools.http("http://[::1"), r"MCPTools.http\('http://\[::1'\): it needs a URL"),
         (lambda: MCPTools.http("127.0.0.1:8000"), r"it needs a URL, as MCPTools.http\('http://127.0.0.1:8000/mcp'\)"),
         (lambda: MCPTools("server.py"), r"write MCPTools.stdio\('python', 'server.py'\), or MCPTools.http"),  # type: ignore[arg-type]  # because it is wrong
         (lambda: MCPTools.stdio(" "), r'it needs a command: MCPTools.stdio\("python", "server.py"\)'),
@@ -423,6 +425,21 @@ async def test_closing_ends_the_opening() -> None:
         assert await program.is_given_up()
         with pytest.raises(MCPServerError, match="was closed while it was being opened"):
             await opening
+    assert not tasks()
+
+
+async def test_cancelling_whoever_opens_it_for_a_block_ends_the_program() -> None:
+    async def enter() -> None:
+        async with mute(place):
+            pytest.fail("it never answers")
+
+    async with meeting() as place:
+        entering = asyncio.create_task(enter())
+        program = await place.calls.get()
+        entering.cancel()
+        assert await program.is_given_up()
+        await asyncio.wait([entering])
+        assert entering.cancelled()
     assert not tasks()
 
 

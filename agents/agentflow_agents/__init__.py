@@ -17,6 +17,8 @@ from .events import (
     Turn,
 )
 from .function_agent import AgentState, FunctionAgent
+from .mcp import MCPOptions, MCPTools
+from .mcp_connection import MCPServerError
 from .records import ToolExecution
 from .search import DocumentIndex
 from .tool import Tool, tool
@@ -38,6 +40,9 @@ __all__ = [
     "Finished",
     "FunctionAgent",
     "Handoff",
+    "MCPOptions",
+    "MCPServerError",
+    "MCPTools",
     "Spending",
     "TextDelta",
     "Thought",
