@@ -42,7 +42,7 @@ def arguments_of(function: Any, **described: str) -> Arguments:
 
 
 def read(arguments: Arguments, text: str) -> tuple[list[Any], dict[str, Any]]:
-    return arguments.call(arguments.validate(text), {})
+    return arguments.call(arguments.validate(text), None)
 
 
 def properties_of(function: Any, **described: str) -> dict[str, Any]:
@@ -145,6 +145,18 @@ def test_default_that_no_json_can_be_is_used_without_being_shown() -> None:
     assert arguments.schema["properties"] == {"query": {"type": "string"}}
     assert read(arguments, "{}")[1] == {"query": unset}
     assert str(arguments) == "query?: string"
+
+
+def test_default_none_may_be_sent_though_the_type_does_not_say_so() -> None:
+    def function(limit: int = None, name: Annotated[str, "who"] = None, free: Any = None) -> None: ...  # type: ignore[assignment]  # noqa: RUF013 because people write it
+
+    arguments = arguments_of(function)
+    assert arguments.schema["properties"] == {
+        "limit": {"anyOf": [{"type": "integer"}, {"type": "null"}], "default": None},
+        "name": {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None, "description": "who"},
+        "free": {"default": None},
+    }
+    assert read(arguments, '{"limit": null}')[1] == {"limit": None, "name": None, "free": None}
 
 
 @pytest.mark.parametrize("text", ["", " \n", "{}"])

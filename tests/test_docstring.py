@@ -72,6 +72,36 @@ def test_text_without_parameters_is_all_there_is() -> None:
     assert read_docstring(documented(None)) == ("", {})
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Find.\n\n    :param query: What to look for.",
+        "Find.\n\n    :param list[str] query: What to look for.\n    :type query: list[str]",
+        "Find.\n\n    Args:\n        query: What to look for.",
+        "Find.\n\n    Arguments:\n        query (list[str], optional): What to look for.",
+        "Find.\n\n    Keyword Args:\n        query: What to look for.",
+        "Find.\n\n    Parameters\n    ----------\n    query\n        What to look for.",
+        "Find.\n\n    Other Parameters\n    ----------------\n    query : str, optional\n        What to look for.",
+    ],
+)
+def test_one_parameter_is_enough_to_know_the_style(text: str) -> None:
+    assert read_docstring(documented(text)) == ("Find.", {"query": "What to look for."})
+
+
+def test_notes_belong_to_the_text() -> None:
+    text = "Find.\n\n    Args:\n        query: What.\n\n    Note:\n        Only in Europe."
+    assert read_docstring(documented(text)) == ("Find.\n\nNote: Only in Europe.", {"query": "What."})
+
+
+@pytest.mark.parametrize(
+    "text", ["Find:\n\n    a - b", "Times: 10:30.\n\n    See: that.", "A list\n\n    - one\n    - two"]
+)
+def test_what_only_looks_like_a_section_is_text(text: str) -> None:
+    found = read_docstring(documented(text))
+    assert found.parameters == {}
+    assert found.text.split() == text.split()
+
+
 def test_docstring_of_one_line_needs_no_parser() -> None:
     code = "import sys; from agentflow_agents import tool\n@tool\ndef f() -> int:\n    'One.'\n    return 1\n"
     code += "assert f.description == 'One.'; assert 'griffe' not in sys.modules"

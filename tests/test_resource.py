@@ -6,7 +6,7 @@ import functools
 import gc
 import logging
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol, TypedDict
 
@@ -1043,7 +1043,7 @@ def opened() -> Iterator[Database]:
 class Asking(Workflow):
     """Asks for resources itself; the same as `using` makes, without parameters."""
 
-    asks_for: tuple[Resource, ...] = (Resource(plain), Resource(opened), Resource(opened, scope="step"))
+    asks_for: Sequence[Resource] = (Resource(plain), Resource(opened), Resource(opened, scope="step"))
 
     @step
     async def first(self, ctx: Context, ev: StartEvent) -> Job:
@@ -1139,7 +1139,7 @@ async def test_a_resource_of_a_step_that_is_cancelled_is_torn_down() -> None:
     begun = asyncio.Event()
     handler = Asks().run()
     await begun.wait()
-    handler.cancel_run()
+    await handler.cancel_run()
     with pytest.raises(WorkflowCancelledByUser):
         await handler
     assert log == ["open", "closed"]

@@ -15,7 +15,7 @@ from agentflow import Retry
 from agentflow.clock import use_clock
 from agentflow.observe import add_observer
 from agentflow.testing import FakeClock
-from agentflow_agents import Tool, Toolbox
+from agentflow_agents import Tool, Toolbox, ToolError
 from agentflow_instrumentation import SpanObserver
 from agentflow_instrumentation.content import Content
 
@@ -65,6 +65,35 @@ async def test_attempts_that_failed_are_events_of_the_span(content: Content) -> 
         )
         for number in (1, 2)
     ]
+
+
+@pytest.mark.parametrize("content", ["none", "full"])
+async def test_a_correction_leaves_no_stack_trace(content: Content) -> None:
+    def search(query: str) -> str:
+        raise ToolError("Ask for something else.")
+
+    spans = watch(content)
+    box = Toolbox([search])
+    await box.execute("c1", "search", '{"query": "cats"}')
+    await box.execute("c2", "search", "{}")
+    await box.execute("c3", "find", "{}")
+    for span in spans.get_finished_spans():
+        assert (span.attributes or {})["agentflow.tool.outcome"] == "error"
+        [(name, told)] = events_of(span)
+        assert (name, told["exception.type"]) == ("exception", "agentflow_agents.errors.ToolError")
+        assert "exception.stacktrace" not in told
+        assert ("exception.message" in told) == (content == "full")
+        assert sum(len(str(value)) for value in told.values()) < 300
+
+
+async def test_an_error_of_the_code_keeps_its_stack_trace() -> None:
+    def search(query: str) -> str:
+        raise LookupError(query)
+
+    spans = watch("full")
+    await Toolbox([search]).execute("c1", "search", '{"query": "cats"}')
+    [(_, told)] = events_of(spans.get_finished_spans()[0])
+    assert "raise LookupError(query)" in told["exception.stacktrace"]
 
 
 async def test_a_wait_for_its_turn_is_an_event_of_the_span() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from agentflow import Retry
 from agentflow.clock import use_clock
 from agentflow.testing import FakeClock
 from agentflow_agents import AgentConfigurationError, Tool, ToolError, tool
@@ -309,9 +310,25 @@ def test_generators_classes_and_values_are_refused() -> None:
     assert "a tool is made of a function" in refused(Tool(search))
 
 
-@pytest.mark.parametrize("timeout", [0, -1, float("nan")])
-def test_time_out_is_positive(timeout: float) -> None:
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), True, "5"])
+def test_time_out_is_positive(timeout: Any) -> None:
     assert "it is a positive number of seconds" in refused(search, timeout=timeout)
+
+
+@pytest.mark.parametrize("option", ["concurrency", "max_chars"])
+@pytest.mark.parametrize("number", [0, -1, 1.5, True, "5"])
+def test_numbers_are_whole_and_positive(option: str, number: Any) -> None:
+    assert f"Tool({option}={number!r}): it is a whole number from 1 on, or None." in refused(search, **{option: number})
+
+
+def test_retry_is_a_policy() -> None:
+    assert refused(search, retry=Retry) == "tool 'search': retry=Retry is a class. Write retry=Retry(...)."
+    assert "Write retry=Retry(attempts=3), a tenacity object, or your own policy." in refused(search, retry=3)
+
+
+def test_option_that_there_is_not_is_refused() -> None:
+    with pytest.raises(TypeError, match="timeuot"):
+        tool(timeuot=5)(search)  # type: ignore[call-overload]  # because that is the mistake
 
 
 async def test_wrong_arguments_are_told_to_the_model() -> None:

@@ -269,7 +269,7 @@ def test_each_event_loop_has_turns_of_its_own() -> None:
     found = Tool(work, concurrency=1)
 
     async def twice() -> list[str]:
-        return await asyncio.gather(found.invoke(""), found.invoke(""))
+        return list(await asyncio.gather(found.invoke(""), found.invoke("")))
 
     assert [asyncio.run(twice()) for _ in range(2)] == [["done", "done"]] * 2
 

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, NotRequired
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired, cast
 from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
@@ -28,6 +28,9 @@ from agentflow_llm.output import is_strict
 from agentflow_llm.records import ChatCall
 from agentflow_llm.responses_wire import render_request as render_responses
 from agentflow_llm.wire import render_request
+
+FIXTURES = Path(__file__).parent / "fixtures" / "openai-wire"
+Draft202012Validator: Any = import_module("jsonschema").Draft202012Validator  # it has no types
 
 
 class Color(StrEnum):
@@ -86,16 +89,20 @@ KINDS: list[Any] = [
     Mixed, Literal["a", 1], Literal["only"], Cat, Tree, Point, Movie, Pair, Pet, Annotated[str, "how it is called"],
     Annotated[int, Field(ge=0, lt=10)], Annotated[str, Field(pattern="^a+$")],
 ]  # fmt: skip
+# types that are made here are to a checker no types
+a_list, a_dict, a_sequence, a_mapping, annotated, a_tuple = cast(
+    "tuple[Any, ...]", (list, dict, Sequence, Mapping, Annotated, tuple)
+)
 hints = st.recursive(
     st.sampled_from(KINDS),
     lambda inner: st.one_of(
-        inner.map(lambda kind: list[kind]),
-        inner.map(lambda kind: dict[str, kind]),
+        inner.map(lambda kind: a_list[kind]),
+        inner.map(lambda kind: a_dict[str, kind]),
         inner.map(lambda kind: kind | None if kind is not None else None),
-        inner.map(lambda kind: Sequence[kind]),
-        inner.map(lambda kind: Mapping[str, kind]),
-        inner.map(lambda kind: Annotated[kind, "said of it"]),
-        st.tuples(inner, inner).map(lambda kinds: tuple[kinds[0], kinds[1]]),
+        inner.map(lambda kind: a_sequence[kind]),
+        inner.map(lambda kind: a_mapping[str, kind]),
+        inner.map(lambda kind: annotated[kind, "said of it"]),
+        st.tuples(inner, inner).map(lambda kinds: a_tuple[kinds[0], kinds[1]]),
     ),
     max_leaves=4,
 )
@@ -162,7 +169,7 @@ def test_what_fits_the_schema_is_what_the_function_gets(values: dict[str, Any]) 
     Draft202012Validator(found.parameters).validate(shown)
     arguments = found._arguments  # noqa: SLF001 because what is called is what is looked at
     got: Any = arguments.validate(json.dumps(shown))
-    assert arguments.values(got) == values  # type: ignore[arg-type]  # because it is the one of a function
+    assert arguments.values(got) == values
 
 
 def look(city: str, days: int, color: Color, pet: Annotated[Pet, "whose"], perhaps: str | None) -> str:
@@ -188,7 +195,8 @@ def test_schema_is_strict_where_it_asks_for_everything_and_allows_nothing_else()
 
     assert Tool(dog).definition.strict
     assert Tool(nothing).definition.strict
-    assert not any(Tool(one).definition.strict for one in (plain, default, inner, opened, limited))
+    others: list[Callable[..., None]] = [plain, default, inner, opened, limited]
+    assert not any(Tool(one).definition.strict for one in others)
 
 
 def request(definition: ToolDefinition, render: Any, **options: Any) -> dict[str, Any]:
@@ -216,6 +224,15 @@ def test_server_is_asked_to_keep_to_a_strict_schema() -> None:
         others = request(told, render, output_mode="prompt", **options)
         assert not others.get("strict")
         assert others["parameters"] == told.parameters
+
+
+def test_strict_tool_goes_out_as_one_that_openai_took() -> None:
+    recorded = json.loads((FIXTURES / "chat_tool_retry_loop.json").read_text(encoding="utf-8"))
+    [told] = recorded["interactions"][0]["request"]["json"]["tools"]
+
+    def get_weather_in_city(city: str) -> None: ...
+
+    assert {"description": "", **request(Tool(get_weather_in_city).definition, render_request)} == told["function"]
 
 
 def test_server_is_not_asked_to_keep_to_what_it_cannot() -> None:
@@ -301,19 +318,13 @@ async def test_static_method_may_be_decorated_in_both_orders() -> None:
 
 
 def test_decorated_class_method_is_refused_with_what_to_write() -> None:
+    def wave(cls: type) -> None: ...
+
+    del wave.__annotations__["cls"]
     with pytest.raises(AgentConfigurationError, match=r"tools=\[Tool\(Desk.wave, timeout=5\)\]"):
-
-        class One:
-            @tool
-            @classmethod
-            def wave(cls) -> None: ...
-
+        tool(cast("Any", classmethod(wave)))
     with pytest.raises(AgentConfigurationError, match="@tool does not go with @classmethod"):
-
-        class Other:
-            @classmethod
-            @tool
-            def wave(cls) -> None: ...
+        classmethod(cast("Any", tool(wave)))
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="newer Pythons take it")

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, field_serializer
 
 from agentflow.clock import use_clock
 from agentflow.testing import FakeClock, record
@@ -313,7 +313,7 @@ def test_predicate_is_given_the_arguments_that_it_names() -> None:
 
 def test_predicate_that_fails_asks_a_person(caplog: pytest.LogCaptureFixture) -> None:
     def broken(amount: Amount) -> bool:
-        return amount.value > "a lot"  # type: ignore[operator]  # because that is the mistake
+        return amount.value > Decimal("a lot")
 
     assert Toolbox([Tool(pay, requires_approval=broken)]).asks_approval("pay", PAY) is not None
     [said] = [record.getMessage() for record in caplog.records]
@@ -331,6 +331,20 @@ def test_default_that_no_json_can_be_is_not_shown() -> None:
     assert found.asks_approval('{"n": 1, "other": "x"}') == {"n": 1, "other": "x"}
 
 
+def test_arguments_that_cannot_be_shown_are_shown_as_they_came() -> None:
+    class Secret(BaseModel):
+        word: str
+
+        @field_serializer("word")
+        def hide(self, word: str) -> str:
+            raise ValueError(word)
+
+    def work(secret: Secret, n: int = 1) -> None: ...
+
+    found = Tool(work, requires_approval=True)
+    assert found.asks_approval('{"secret": {"word": "x"}}') == {"secret": {"word": "x"}}
+
+
 def test_predicate_that_cannot_be_asked_is_refused() -> None:
     def other(total: int) -> bool:
         return total > 1
@@ -344,6 +358,10 @@ def test_predicate_that_cannot_be_asked_is_refused() -> None:
         "tool 'pay' has a requires_approval that takes 'total', which no argument of the tool is called. There are: "
         "'to', 'amount', 'urgent', 'when'. Write requires_approval=lambda to: ..., or requires_approval=True."
     )
+    with pytest.raises(
+        AgentConfigurationError, match="has requires_approval='always': it is True, False, or a function"
+    ):
+        Tool(pay, requires_approval="always")  # type: ignore[arg-type]  # because that is the mistake
     with pytest.raises(AgentConfigurationError, match="that is async"):
         Tool(pay, requires_approval=later)  # type: ignore[arg-type]  # because that is the mistake
 
@@ -386,7 +404,10 @@ async def test_tool_of_a_schema_is_called_with_what_the_model_sent() -> None:
         ("", "The arguments are wrong. city: is missing."),
         ("[1]", "The arguments are wrong. arguments: input should be an object, not [1]."),
         ('{"city": ', "The arguments are no valid JSON (expecting value: line 1 column 10 (char 9)). Send one object"),
-        ('{"city": NaN}', "The arguments are no valid JSON (there is no NaN in JSON). Send one object with: city: string"),
+        (
+            '{"city": NaN}',
+            "The arguments are no valid JSON (there is no NaN in JSON). Send one object with: city: string",
+        ),
         ("[" * 100_000, "The arguments are no valid JSON"),
     ],
 )
@@ -436,6 +457,18 @@ async def test_traceback_is_told_where_the_tool_says_so(function: Callable[[int,
     assert "agentflow_agents" not in shown.content
     hidden = await Toolbox([function]).execute("c1", function.__name__, '{"a": 1, "b": 0}')
     assert hidden.content == "The tool failed: ZeroDivisionError: division by zero"
+
+
+async def test_errors_of_a_group_are_told_one_by_one() -> None:
+    async def both() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail(ValueError("one\nand more")))
+            group.create_task(fail(LookupError("two")))
+
+    async def fail(error: Exception) -> None:
+        raise error
+
+    assert await told(both) == ("error", "The tool failed: ValueError: one; LookupError: two")
 
 
 async def test_tool_that_ends_the_program_has_failed() -> None:

@@ -1,7 +1,6 @@
 """What a tool takes: parameters as one JSON Schema, and JSON text validated into arguments.
 
-`Arguments` are those of a Python function, of which some may be injected: the context and resources.
-`JsonArguments` are those of something else, such as a tool on a server: of them only the schema is known.
+Some may be injected, of which no model is told: the context and resources.
 """
 
 from __future__ import annotations
@@ -14,14 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast
 from pydantic import ConfigDict, Field, PydanticUserError, ValidationError, create_model
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
-from pydantic_core import from_json
 
 from agentflow.errors import WorkflowValidationError, shown, type_name
 from agentflow.resource import compile_recipe, evaluate, marker_of
 from agentflow.signature import CONTEXT_ROLE
-from agentflow_llm.loose import as_dict, as_list
 
 from .errors import ToolError
+from .wording import line_of, lower, no_json, wrong
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,8 +29,9 @@ if TYPE_CHECKING:
 
     from agentflow import Resource
 
-_MOST_PROBLEMS = 5
 _CONFIG = ConfigDict(extra="forbid", protected_namespaces=())
+_UNSENDABLE = {"schema-for-unknown-type", "invalid-for-json-schema"}
+"""What pydantic says of types that JSON has not."""
 _EMPTY = inspect.Parameter.empty
 _VARIABLE = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
 
@@ -85,7 +84,7 @@ class Arguments:
         model, self.schema = _compiled(fields, sent)
         self._validate = model.__pydantic_validator__.validate_json
         self._serialize = model.__pydantic_serializer__.to_python
-        self._line = _line_of(self.schema)
+        self._line = line_of(self.schema)
 
     def __str__(self) -> str:
         return self._line
@@ -111,73 +110,24 @@ class Arguments:
         """The same as JSON has it. A default that no JSON can be is left out."""
         told = self.schema["properties"]
         unset = {f for name, f in self._names if f not in found.model_fields_set and "default" not in told[name]}
-        values: dict[str, Any] = self._serialize(found, mode="json", by_alias=True, exclude=unset, round_trip=True)
+        values: dict[str, Any] = self._serialize(
+            found, mode="json", by_alias=True, exclude=unset, round_trip=True, warnings=False
+        )
         return values
 
-    def call(self, found: BaseModel, injected: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    def call(self, found: BaseModel, injected: Mapping[str, Any] | None) -> tuple[list[Any], dict[str, Any]]:
         """How the function is called, by position and by name."""
-        named = {**self.values(found), **injected}
+        named = self.values(found)
+        if injected:
+            named.update(injected)
         return [named.pop(name) for name in self._positional], named
 
     def _problems(self, error: ValidationError) -> str:
         found = error.errors(include_url=False, include_context=False)
         if found[0]["type"] == "json_invalid":
-            return _no_json(found[0]["msg"], self._line)
+            return no_json(found[0]["msg"].removeprefix("Invalid JSON: "), self._line)
         problems = [f"{'.'.join(map(str, problem['loc'])) or 'arguments'}: {_told(problem)}" for problem in found]
-        return _wrong(problems, self._line)
-
-
-class JsonArguments:
-    """What something takes that is no Python function: an object of a JSON Schema.
-
-    Only the names are checked; the rest is for the callee to say. Raises `UndescribableError`.
-    """
-
-    def __init__(self, schema: Mapping[str, Any]) -> None:
-        given: Any = schema
-        if not isinstance(given, dict) or schema.get("type", "object") != "object":
-            raise UndescribableError(
-                f"parameters={shown(given)} is no JSON Schema of an object. Write: "
-                '{"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]}'
-            )
-        # servers refuse an object that does not say which properties it has
-        self.schema: dict[str, Any] = {**schema, "type": "object", "properties": as_dict(schema.get("properties"))}
-        self.injected: dict[str, Injected] = {}
-        self._line = _line_of(self.schema)
-
-    def __str__(self) -> str:
-        return self._line
-
-    @property
-    def names(self) -> list[str]:
-        """The properties that the schema names."""
-        return list(self.schema["properties"])
-
-    def validate(self, text: str) -> dict[str, Any]:
-        """The object that a model wrote. Raises `ToolError`, which says what to correct."""
-        try:
-            found = from_json(text if text and not text.isspace() else "{}", allow_inf_nan=False)
-        except ValueError as error:
-            raise ToolError(_no_json(str(error), self._line)) from error
-        if not isinstance(found, dict):
-            problems = [f"arguments: input should be an object, not {shown(found)}"]
-        else:
-            problems = [f"{name}: is missing" for name in as_list(self.schema.get("required")) if name not in found]
-        if problems:
-            raise ToolError(_wrong(problems, self._line))
-        return cast("dict[str, Any]", found)
-
-    def values(self, found: dict[str, Any]) -> dict[str, Any]:
-        """By property, what was sent."""
-        return found
-
-    def plain(self, found: dict[str, Any]) -> dict[str, Any]:
-        """The same."""
-        return found
-
-    def call(self, found: dict[str, Any], injected: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-        """It is called with the object alone."""
-        return [found], {**injected}
+        return wrong(problems, self._line)
 
 
 def _compiled(
@@ -192,21 +142,14 @@ def _compiled(
             for (name, field), parameter in zip(fields.items(), parameters, strict=True):
                 _compiled({name: field}, [parameter])
         kind = type_name(parameters[0].annotation)
+        what = f"parameter {parameters[0].name!r} has type {kind}"
+        if error.code not in _UNSENDABLE:  # pydantic says what is wrong with it
+            raise UndescribableError(f"{what}: {error.message}") from error
         raise UndescribableError(
-            f"parameter {parameters[0].name!r} has type {kind}, which no JSON can be, so a model cannot send it. Take "
-            f"what JSON has (str, int, list, a pydantic model...), and let the function get its {kind} from elsewhere: "
-            "a closure, functools.partial, or the object whose method it is."
+            f"{what}, which no JSON can be, so a model cannot send it. Take what JSON has (str, int, list, a pydantic "
+            f"model...), and let the function get its {kind} from elsewhere: a closure, functools.partial, a resource, "
+            "or the object whose method it is."
         ) from error
-
-
-def _no_json(said: str, line: str) -> str:
-    return f"The arguments are no valid JSON ({_lower(said)}). Send one object with: {line or 'nothing in it'}"
-
-
-def _wrong(problems: list[str], line: str) -> str:
-    more = len(problems) - _MOST_PROBLEMS
-    shown_ones = problems[:_MOST_PROBLEMS] + ([f"and {more} more"] if more > 0 else [])
-    return f"The arguments are wrong. {'; '.join(shown_ones)}. It takes: {line or 'nothing'}"
 
 
 def _told(problem: Any) -> str:
@@ -214,11 +157,7 @@ def _told(problem: Any) -> str:
         return "is missing"
     if problem["type"] == "extra_forbidden":
         return "there is no such parameter"
-    return f"{_lower(problem['msg'])}, not {shown(problem['input'])}"
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
+    return f"{lower(problem['msg'])}, not {shown(problem['input'])}"
 
 
 def _hint_of(parameter: inspect.Parameter, code: Any) -> Any:
@@ -259,12 +198,23 @@ def _field_of(parameter: inspect.Parameter, hint: Any, said: str | None) -> tupl
     metadata = list(getattr(hint, "__metadata__", ()))
     text = next((note for note in metadata if isinstance(note, str)), None) or said
     default = ... if parameter.default is _EMPTY else parameter.default
+    if default is None and not _has_none(hint):
+        hint |= None  # `limit: int = None` is written often, and a model that is told of the default sends it
     own = [found for found in (*metadata, default) if isinstance(found, FieldInfo)]
     if any(found.description for found in own):
         text = None  # what stands in a Field is the field's own
     # pydantic lets the last Field win: the alias is ours, whatever the others say
     extra = Field(alias=parameter.name, description=text) if text is not None else Field(alias=parameter.name)
     return Annotated[hint, extra], default
+
+
+def _has_none(hint: Any) -> bool:
+    """Does a type allow None?"""
+    if typing.get_origin(hint) is Annotated:
+        return _has_none(typing.get_args(hint)[0])
+    if typing.get_origin(hint) in {typing.Union, types.UnionType}:
+        return any(map(_has_none, typing.get_args(hint)))
+    return hint is None or hint is type(None) or hint is Any or hint is object
 
 
 def _evaluated(parameter: inspect.Parameter, code: Any) -> Any:
@@ -299,30 +249,3 @@ def _closed(schema: Any) -> Any:
     if "properties" in found:
         found.setdefault("additionalProperties", False)
     return found
-
-
-def _line_of(schema: Mapping[str, Any]) -> str:
-    """What an object of a schema takes, in one line."""
-    return ", ".join(_in_a_line(name, as_dict(told), schema) for name, told in schema["properties"].items())
-
-
-def _in_a_line(name: str, told: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
-    default = f" = {shown(told['default'])}" if "default" in told else ""
-    optional = "" if default or name in schema.get("required", ()) else "?"
-    return f"{name}{optional}: {_kind(told)}{default}"
-
-
-def _kind(told: Mapping[str, Any]) -> str:
-    if "enum" in told:
-        return " | ".join(map(repr, told["enum"]))
-    if "const" in told:
-        return repr(told["const"])
-    if "$ref" in told:
-        return str(told["$ref"]).rpartition("/")[2]
-    members = told.get("anyOf") or told.get("oneOf")
-    if members:
-        return " | ".join(map(_kind, map(as_dict, members)))
-    if told.get("type") == "array":
-        return f"list of {_kind(as_dict(told.get('items')))}"
-    kind = told.get("type", "anything")
-    return " | ".join(map(str, cast("list[object]", kind))) if isinstance(kind, list) else str(kind)

@@ -42,6 +42,9 @@ class ToolError(AgentflowError):
     Of other exceptions the model is told the class and the first line.
     """
 
+    says_all = True
+    """No trace needs its stack."""
+
 
 class UnreadableReplyError(AgentflowError):
     """What the model said is not in the form that was asked for. The text tells the model what to write instead."""

@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agentflow.clock import current_clock
-from agentflow.retry import GiveUp, RetryPolicy, is_tenacity, verdict
+from agentflow.retry import GiveUp, is_tenacity, verdict
 
 from .errors import ToolError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    import tenacity
+    from agentflow_llm.backoff import Policy
 
-    Policy = RetryPolicy | tenacity.BaseRetrying
     Noting = Callable[[str, dict[str, Any]], None]
 
 

@@ -11,21 +11,23 @@ from __future__ import annotations
 import asyncio
 import copy
 import inspect
-import re
+import json
 from contextvars import copy_context
 from functools import partial, update_wrapper
-from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from agentflow.clock import current_clock
 from agentflow.errors import WorkflowValidationError, shown
-from agentflow.log import logger
 from agentflow.retry import check_policy
 from agentflow_llm import ToolDefinition
 from agentflow_llm.output import is_strict
 
-from .arguments import Arguments, JsonArguments, UndescribableError
+from .arguments import Arguments, UndescribableError
+from .callee import CLASS_METHOD, check_kind, code_of, name_of, parameters_of
+from .consent import Consent
 from .docstring import read_docstring
 from .errors import AgentConfigurationError, ToolError
+from .json_arguments import JsonArguments
 from .repetition import Repetition
 from .slots import Slots
 
@@ -36,8 +38,9 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from agentflow import Context, Resource
+    from agentflow_llm.backoff import Policy
 
-    from .repetition import Noting, Policy
+    from .repetition import Noting
 
     class Options(TypedDict, total=False):
         """The options of a tool, but for its name and description. See `Tool`."""
@@ -46,7 +49,7 @@ if TYPE_CHECKING:
         retry: Policy | None
         concurrency: int | None
         return_direct: bool
-        requires_approval: Literal[True, False] | Callable[..., bool]
+        requires_approval: bool | Callable[..., bool]
         tracebacks: bool
         max_chars: int | None
 
@@ -54,8 +57,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
 
-_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-"""What servers accept."""
 LONGEST_RESULT = 100_000
 """Characters of a result, unless the tool says otherwise."""
 
@@ -91,17 +92,20 @@ class Tool(Generic[P, R_co]):
         retry: Policy | None = None,
         concurrency: int | None = None,
         return_direct: bool = False,
-        requires_approval: Literal[True, False] | Callable[..., bool] = False,
+        requires_approval: bool | Callable[..., bool] = False,
         tracebacks: bool = False,
         max_chars: int | None = LONGEST_RESULT,
     ) -> None:
+        if isinstance(function, classmethod):
+            raise AgentConfigurationError(CLASS_METHOD)
         if is_tool(function) or not callable(function):
             raise AgentConfigurationError(
                 f"Tool({shown(function)}): a tool is made of a function. Write Tool(search), without calling it."
             )
+        given: Any = function
         self._function = function
-        self._code = _code_of(function)
-        self.name = self._named(name)
+        self._code = code_of(function)
+        self.name = name_of(function, name)
         self.timeout = timeout
         self.retry = retry
         self.concurrency = concurrency
@@ -109,28 +113,33 @@ class Tool(Generic[P, R_co]):
         self.requires_approval = requires_approval
         self.tracebacks = tracebacks
         self.max_chars = max_chars
+        self._check_numbers()
         self._slots = None if concurrency is None else Slots(concurrency)
-        self._check_kind()
+        check_kind(function, self._code, self.name)
         described = read_docstring(self._code)
+        self.description = described.text if description is None else description
         self._is_method = False
         """Was it declared in a class, and is it bound to no object yet?"""
         try:
-            self._arguments: Arguments | JsonArguments = (
-                function.arguments
-                if isinstance(function, _Remote)
-                else Arguments(self._parameters(), self._code, described.parameters)
-            )
+            if isinstance(given, _Remote):
+                self._arguments: Arguments | JsonArguments = given.arguments
+            else:
+                parameters, self._is_method = parameters_of(function)
+                self._arguments = Arguments(parameters, self._code, described.parameters)
+            if retry is not None:
+                check_policy(retry, f"tool {self.name!r}")
         except UndescribableError as error:
             raise AgentConfigurationError(f"tool {self.name!r}: {error}") from error.__cause__
-        self._check_options()
+        except WorkflowValidationError as error:
+            raise AgentConfigurationError(str(error).replace("retry_policy=", "retry=")) from None
+        self._consent = Consent(self.name, requires_approval, self._arguments.names)
         self._is_async = inspect.iscoroutinefunction(inspect.unwrap(self._code))
-        self.description = described.text if description is None else description
         schema = self._arguments.schema
         self.definition = ToolDefinition(
             name=self.name, description=self.description, parameters=schema, strict=is_strict(schema)
         )
         """What a model is told."""
-        update_wrapper(self, function, updated=())
+        update_wrapper(self, given, updated=())
 
     @classmethod
     def of_schema(
@@ -198,20 +207,18 @@ class Tool(Generic[P, R_co]):
         None as well where they are wrong: then no call would come of it, and `invoke` says what is wrong.
         A predicate that fails asks for approval.
         """
-        if not self.requires_approval:
+        if self._consent.never:
             return None
         try:
             found: Any = self._arguments.validate(arguments)
         except ToolError:
             return None
-        asks = True
-        if callable(self.requires_approval):
-            values = self._arguments.values(found)
-            try:
-                asks = bool(self.requires_approval(**{name: values[name] for name in self._asked if name in values}))
-            except Exception as error:  # noqa: BLE001 because it must not let the call through, nor end the run
-                logger().warning("requires_approval failed, so a person is asked", tool=self.name, error=repr(error))
-        return self._arguments.plain(found) if asks else None
+        if not self._consent.asks(self._arguments.values(found)):
+            return None
+        try:
+            return self._arguments.plain(found)
+        except Exception:  # noqa: BLE001 because a serializer of the tool's own may raise anything: then as they came
+            return json.loads(arguments)  # type: ignore[no-any-return]  # because it is the object that was validated
 
     async def invoke(self, arguments: str, ctx: Context[Any] | None = None, *, noting: Noting | None = None) -> Any:
         """Validate JSON text that a model wrote, and call the function with it.
@@ -223,7 +230,7 @@ class Tool(Generic[P, R_co]):
         `AgentConfigurationError` where it needs a context and has none, and what the function raises.
         """
         found: Any = self._arguments.validate(arguments)
-        if ctx is None:
+        if ctx is None and self._arguments.injected:
             self._check_without()
         if self._slots is None:
             return await self._in_time(found, ctx, noting)
@@ -232,25 +239,26 @@ class Tool(Generic[P, R_co]):
 
     async def _in_time(self, found: Any, ctx: Context[Any] | None, noting: Noting | None) -> Any:
         if self.timeout is None:
-            return await self._repeatedly(found, ctx, None, noting)
+            return await self._attempts(found, ctx, None, noting)
         limit = current_clock().timeout(self.timeout)
         try:
             async with limit:
-                return await self._repeatedly(found, ctx, limit, noting)
+                return await self._attempts(found, ctx, limit, noting)
         except TimeoutError as error:
             if not limit.expired():
                 raise
             raise TimeoutError(f"it did not end within {self.timeout:g} s") from error
 
-    async def _repeatedly(
+    def _attempts(
         self, found: Any, ctx: Context[Any] | None, limit: asyncio.Timeout | None, noting: Noting | None
-    ) -> Any:
+    ) -> Awaitable[Any]:
         if self.retry is None:
-            return await self._call(found, ctx, limit)
-        return await Repetition(self.retry, self.timeout, noting).run(partial(self._call, found, ctx, limit))
+            return self._call(found, ctx, limit)
+        return Repetition(self.retry, self.timeout, noting).run(partial(self._call, found, ctx, limit))
 
     async def _call(self, found: Any, ctx: Context[Any] | None, limit: asyncio.Timeout | None) -> Any:
-        args, named = self._arguments.call(found, await self._injected(ctx))
+        injected = await self._injected(ctx) if self._arguments.injected else None
+        args, named = self._arguments.call(found, injected)
         if self._is_async:
             return await self._function(*args, **named)  # type: ignore[misc]  # because it returns a coroutine
         plain = partial(_plainly, partial(self._function, *args, **named))
@@ -286,79 +294,16 @@ class Tool(Generic[P, R_co]):
                     "arguments, ctx=ctx)"
                 )
 
-    def _parameters(self) -> list[inspect.Parameter]:
-        """Those of the function, without what is bound already, or will be."""
-        function: Any = self._function
-        bound = _names_bound(function)
-        found = [p for p in inspect.signature(function).parameters.values() if p.name not in bound]
-        self._is_method = bool(found) and found[0].name == "self" and not _is_annotated(found[0])
-        return found[1:] if self._is_method else found
-
-    def _check_options(self) -> None:
+    def _check_numbers(self) -> None:
         given: Any = self.timeout
-        if given is not None and not (isinstance(given, int | float) and given > 0):
+        if given is not None and (isinstance(given, bool) or not isinstance(given, int | float) or not given > 0):
             raise AgentConfigurationError(f"Tool(timeout={given!r}): it is a positive number of seconds, or None.")
         for option in ("concurrency", "max_chars"):
             given = getattr(self, option)
-            if given is not None and (not isinstance(given, int) or isinstance(given, bool) or given < 1):
+            if given is not None and (isinstance(given, bool) or not isinstance(given, int) or given < 1):
                 raise AgentConfigurationError(
-                    f"Tool({option}={shown(given)}): it is a whole number, 1 or more, or None."
+                    f"Tool({option}={shown(given)}): it is a whole number from 1 on, or None."
                 )
-        if self.retry is not None:
-            try:
-                check_policy(self.retry, f"tool {self.name!r}")
-            except WorkflowValidationError as error:
-                raise AgentConfigurationError(str(error).replace("retry_policy=", "retry=")) from None
-        if callable(self.requires_approval):
-            self._asked = self._check_predicate(self.requires_approval)
-
-    def _check_predicate(self, predicate: Callable[..., Any]) -> list[str]:
-        """The parameters that the predicate of `requires_approval` is given."""
-        names = self._arguments.names
-        line = f"requires_approval=lambda {', '.join(names[:1])}: ..."
-        if inspect.iscoroutinefunction(predicate):
-            self._refuse(f"has a requires_approval that is async. It is a plain function: {line}")
-        asked: list[str] = []
-        for parameter in inspect.signature(predicate).parameters.values():
-            if parameter.kind is parameter.VAR_KEYWORD:
-                return names
-            if parameter.name in names and parameter.kind is not parameter.POSITIONAL_ONLY:
-                asked.append(parameter.name)
-            elif parameter.default is parameter.empty:
-                there = ", ".join(map(repr, names)) or "none"
-                self._refuse(
-                    f"has a requires_approval that takes {parameter.name!r}, which no argument of the tool is called. "
-                    f"There are: {there}. Write {line}, or requires_approval=True."
-                )
-        return asked
-
-    def _named(self, name: str | None) -> str:
-        inner: Any = self._function
-        while isinstance(inner, partial):
-            inner = inner.func
-        found = str(name or getattr(inner, "__name__", ""))
-        if found == "<lambda>":
-            raise AgentConfigurationError(
-                "a lambda cannot be a tool: it has no name and no types. Write: def search(query: str) -> str: ..."
-            )
-        if not _NAME.fullmatch(found):
-            raise AgentConfigurationError(
-                f"{found!r} is no name for a tool: a model calls it by 1 to 64 letters a-z, digits, _ and -. Write "
-                'Tool(function, name="search").'
-            )
-        return found
-
-    def _check_kind(self) -> None:
-        if self._code.__name__ == "<lambda>":
-            self._refuse(f"is a lambda, which has no annotations. Write: def {self.name}(query: str) -> str: ...")
-        if isinstance(self._function, type):
-            self._refuse(f"is a class. Write a function: def {self.name.lower()}(...) -> {self.name}: ...")
-        inner = inspect.unwrap(self._code)
-        if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
-            self._refuse("yields. A tool returns one value: return [...]")
-
-    def _refuse(self, what: str) -> NoReturn:
-        raise AgentConfigurationError(f"tool {self.name!r} {what}")
 
 
 @overload
@@ -394,22 +339,6 @@ class _Remote:
 
     async def __call__(self, arguments: dict[str, Any]) -> Any:
         return await self._call(arguments)
-
-
-def _names_bound(function: object) -> set[str]:
-    """The parameters that a partial has filled: no model is told of them."""
-    return set(function.keywords) if isinstance(function, partial) else set()
-
-
-def _code_of(function: Any) -> Any:
-    """The function behind a tool's: of a partial, of a callable object."""
-    while isinstance(function, partial):
-        function = function.func
-    return function if isinstance(function, type) or inspect.isroutine(function) else type(function).__call__
-
-
-def _is_annotated(parameter: inspect.Parameter) -> bool:
-    return parameter.annotation is not parameter.empty
 
 
 def _plainly(call: Callable[[], Any]) -> Any:

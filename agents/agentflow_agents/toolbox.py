@@ -143,15 +143,22 @@ def _told(error: BaseException, tool: Tool[..., Any] | None) -> tuple[ToolOutcom
     outcome: ToolOutcome = "timeout" if isinstance(error, TimeoutError) else "error"
     if tool is not None and tool.tracebacks:
         return outcome, f"The tool failed.\n{_traceback_of(error)}"
+    text = f"The tool failed: {_briefly(error)}"
+    return outcome, text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def _briefly(error: BaseException) -> str:
+    """The class and first line of an error; of a group, those of its members."""
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(map(_briefly, cast("BaseExceptionGroup[BaseException]", error).exceptions))
     said = next(iter(_said(error).splitlines()), "")
     kind = type(error).__name__
-    text = f"The tool failed: {kind}: {said}" if said else f"The tool failed: {kind}"
-    return outcome, text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return f"{kind}: {said}" if said else kind
 
 
 def _traceback_of(error: BaseException) -> str:
     """The traceback of what a tool raised, from its own code on."""
-    ours = Tool.invoke.__code__.co_filename
+    ours = is_tool.__code__.co_filename
     frames, found = error.__traceback__, None
     while frames is not None:
         if frames.tb_frame.f_code.co_filename == ours:

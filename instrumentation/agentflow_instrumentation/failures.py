@@ -54,6 +54,10 @@ def _description(error: BaseException, content: Content) -> str:
 
 def _exception(error: BaseException, content: Content) -> dict[str, AttributeValue]:
     facts: dict[str, AttributeValue] = {names.EXCEPTION_TYPE: error_type(error)}
+    if getattr(error, "says_all", False):  # such as what a tool tells the model to correct
+        if content != "none":
+            facts[names.EXCEPTION_MESSAGE] = message_of(error, LIMITS[content].text)
+        return facts
     # a traceback that is printed whole holds the messages of all errors in its chain
     frames = "".join(traceback.format_tb(error.__traceback__, -32))
     if content == "none":
