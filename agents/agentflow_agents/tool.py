@@ -220,11 +220,19 @@ class Tool(Generic[P, R_co]):
         except Exception:  # noqa: BLE001 because a serializer of the tool's own may raise anything: then as they came
             return json.loads(arguments)  # type: ignore[no-any-return]  # because it is the object that was validated
 
-    async def invoke(self, arguments: str, ctx: Context[Any] | None = None, *, noting: Noting | None = None) -> Any:
+    async def invoke(
+        self,
+        arguments: str,
+        ctx: Context[Any] | None = None,
+        *,
+        noting: Noting | None = None,
+        within: float | None = None,
+    ) -> Any:
         """Validate JSON text that a model wrote, and call the function with it.
 
         - `ctx`: the context of the step that calls it, for what is injected.
         - `noting`: is told of waits; see `ToolExecution`.
+        - `within`: seconds that are left, the wait for its turn among them.
 
         Raises `ToolError` where the arguments are wrong, `TimeoutError` where it takes too long,
         `AgentConfigurationError` where it needs a context and has none, and what the function raises.
@@ -233,28 +241,36 @@ class Tool(Generic[P, R_co]):
         if ctx is None and self._arguments.injected:
             self._check_without()
         if self._slots is None:
-            return await self._in_time(found, ctx, noting)
-        async with self._slots.taken(noting):
-            return await self._in_time(found, ctx, noting)
+            return await self._in_time(found, ctx, noting, within)
+        begun = current_clock().monotonic()
+        async with self._slots.taken(noting, within):
+            left = None if within is None else max(0.0, within - (current_clock().monotonic() - begun))
+            return await self._in_time(found, ctx, noting, left)
 
-    async def _in_time(self, found: Any, ctx: Context[Any] | None, noting: Noting | None) -> Any:
-        if self.timeout is None:
+    async def _in_time(self, found: Any, ctx: Context[Any] | None, noting: Noting | None, within: float | None) -> Any:
+        seconds = self.timeout if within is None else within if self.timeout is None else min(self.timeout, within)
+        if seconds is None:
             return await self._attempts(found, ctx, None, noting)
-        limit = current_clock().timeout(self.timeout)
+        limit = current_clock().timeout(seconds)
         try:
             async with limit:
-                return await self._attempts(found, ctx, limit, noting)
+                return await self._attempts(found, ctx, limit, noting, seconds)
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            raise TimeoutError(f"it did not end within {self.timeout:g} s") from error
+            raise TimeoutError(f"it did not end within {seconds:.3g} s") from error
 
     def _attempts(
-        self, found: Any, ctx: Context[Any] | None, limit: asyncio.Timeout | None, noting: Noting | None
+        self,
+        found: Any,
+        ctx: Context[Any] | None,
+        limit: asyncio.Timeout | None,
+        noting: Noting | None,
+        seconds: float | None = None,
     ) -> Awaitable[Any]:
         if self.retry is None:
             return self._call(found, ctx, limit)
-        return Repetition(self.retry, self.timeout, noting).run(partial(self._call, found, ctx, limit))
+        return Repetition(self.retry, seconds, noting).run(partial(self._call, found, ctx, limit))
 
     async def _call(self, found: Any, ctx: Context[Any] | None, limit: asyncio.Timeout | None) -> Any:
         injected = await self._injected(ctx) if self._arguments.injected else None

@@ -84,12 +84,20 @@ class Toolbox:
         return None if tool is None else tool.asks_approval(arguments)
 
     async def execute(
-        self, call_id: str, name: str, arguments: str, *, ctx: Context[Any] | None = None
+        self,
+        call_id: str,
+        name: str,
+        arguments: str,
+        *,
+        ctx: Context[Any] | None = None,
+        within: float | None = None,
     ) -> ToolResultPart:
         """Call the tool `name` with JSON text. Whatever goes wrong becomes the result; only a cancellation is raised.
 
-        `ctx` is the context of the step that calls it, for tools that are injected something. It is a tool operation,
-        which ends with the error where there was one.
+        - `ctx`: the context of the step that calls it, for tools that are injected something.
+        - `within`: seconds that are left for it; None for no limit but the tool's own.
+
+        It is a tool operation, which ends with the error where there was one.
         """
         tool = self._tools.get(name)
         execution = ToolExecution(call_id, "" if tool is None else tool.description, arguments)
@@ -98,7 +106,7 @@ class Toolbox:
             with operation(Kind.TOOL, name, execution) as seen:
                 try:
                     noting = None if seen is None else seen.note
-                    value = await self._known(tool, name).invoke(arguments, ctx, noting=noting)
+                    value = await self._known(tool, name).invoke(arguments, ctx, noting=noting, within=within)
                     content = _cut(_text_of(value), tool)
                     result = ToolResultPart(call_id=call_id, name=name, content=content)
                 except _FAILURES as error:
