@@ -100,6 +100,7 @@ def problem_of(statement: str, number: int, passages: list[str]) -> str:
 class CitationQuery(Workflow[Question, Answer]):
     @step
     async def retrieve(self, ev: Question, retriever: Annotated[Retriever, Resource(read_articles)]) -> Task:
+        """The passages go to the model as what a tool returned: so they are told apart from what the user says."""
         passages = [passage.text for passage in await retriever.aretrieve(ev.query)]
         found = json.dumps([{"source": number, "text": text} for number, text in enumerate(passages, start=1)])
         call = ToolCallPart(id="call_1", name=SEARCH.name, arguments="{}")
@@ -131,7 +132,7 @@ class CitationQuery(Workflow[Question, Answer]):
         return Answer(statements=[one.statement for one in good], passages=cited)
 
 
-async def main(question: str = "") -> None:
+async def main(question: str) -> None:
     for model in [OfflineModel()] if question else [OfflineModel(), ScriptedModel(CARELESS)]:
         print(f"{model.model}: {question or QUESTION}")
         handler = CitationQuery(resources={choose_model: model}).run(query=question or QUESTION)
@@ -146,4 +147,4 @@ async def main(question: str = "") -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    asyncio.run(main(" ".join(sys.argv[1:])))

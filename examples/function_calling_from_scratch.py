@@ -87,7 +87,7 @@ class FunctionCalling(Workflow[Question, Answer]):
         return Turn(messages=[*messages, ChatMessage(role="tool", content=[by_call[call.id] for call in calls])])
 
 
-async def main(question: str = QUESTION) -> None:
+async def main(question: str) -> None:
     handler = FunctionCalling().run(query=question)
     async for event in handler.stream_events():
         if isinstance(event, Call):
@@ -96,4 +96,4 @@ async def main(question: str = QUESTION) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    asyncio.run(main(" ".join(sys.argv[1:]) or QUESTION))

@@ -7,6 +7,7 @@ Choose by number, or type what happens next; an empty line ends the story. While
 """
 
 import asyncio
+import signal
 import sys
 from textwrap import fill
 from typing import Annotated
@@ -121,4 +122,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, also while a thread waits for a line
     asyncio.run(main())

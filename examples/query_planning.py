@@ -6,7 +6,8 @@
                   ▲   └─► Answer                                                      │
                   └───────────────────────────────────────────────────────────────────┘
 
-The plans are written down below, since it takes a language model to make them; their parts are really looked up.
+It takes a language model to plan: the plans, and the answer in the last of them, are written down below. What the
+plans ask for is really looked up.
 """
 
 import asyncio

@@ -111,7 +111,7 @@ class RAGWithRerank(Workflow[Question, Answer]):
         return Answer(text=reply.text, source=best.id)
 
 
-async def main(question: str = QUESTION) -> None:
+async def main(question: str) -> None:
     handler = RAGWithRerank().run(query=question)
     async for event in handler.stream_events():
         if isinstance(event, Reranked):
@@ -124,4 +124,4 @@ async def main(question: str = QUESTION) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    asyncio.run(main(" ".join(sys.argv[1:]) or QUESTION))

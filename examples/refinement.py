@@ -49,7 +49,7 @@ class Draft(Event):
 
     @property
     def quality(self) -> float:
-        return 1 - len(self.lacks) / len(stems(self.query))
+        return 1 - len(self.lacks) / max(1, len(stems(self.query)))
 
 
 class Refine(Event):

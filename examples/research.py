@@ -10,6 +10,7 @@ Answer with y or n. While one source waits for its answer, the others go on; the
 
 import asyncio
 import json
+import signal
 import sys
 from collections import Counter
 from pathlib import Path
@@ -89,7 +90,6 @@ class Research(Workflow[Question, Report]):
     @step
     async def classify_topic(self, ctx: Context, ev: Question, library: Library) -> Topic | Report:
         """The topic is the article in which most of the best passages stand."""
-        await ctx.set("query", ev.query)
         found = await library.as_retriever(5).aretrieve(ev.query)
         if not found:
             return Report(category="unknown", used=[], left_out=[], text="There are no sources on this.")
@@ -124,8 +124,7 @@ class Research(Workflow[Question, Report]):
         if judged is None:
             return None
         judged.sort(key=lambda one: one.title)
-        query: str = await ctx.get("query")
-        prompt = "\n\n".join([*(source.text for source in judged if source.used), query])
+        prompt = "\n\n".join([*(source.text for source in judged if source.used), judged[0].query])
         said = await llm.chat([ChatMessage(role="user", content=prompt)])
         return Report(
             category=await ctx.get("category"),
@@ -147,4 +146,5 @@ async def main(question: str) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, also while a thread waits for a line
     asyncio.run(main(" ".join(sys.argv[1:]) or QUESTION))

@@ -127,6 +127,8 @@ def test_claim_is_the_sentence_or_the_part_of_it_that_carries_the_number(
         ("In London it was found by Peter Smith", False),
         ("In London it was found by JOHN SMITH", True),
         ("It was found", True),
+        ("A cat never sleeps", False),
+        ("Cows don't give milk", False),
         ("it was found by John Smit", False),
         ("Yes", False),
         ("One was found in London", True),
@@ -148,6 +150,18 @@ def test_passages_cited_together_have_to_support_the_claim_together_each_in_part
     assert held("Cats sleep and dogs bark at night [1][3].") == [(1, True), (3, True)]
     assert held("Cats sleep and dogs bark at night [1].") == [(1, False)]
     assert held("A cat sleeps sixteen hours [1, 3].") == [(1, True), (3, False)]
+
+
+def test_number_of_a_note_that_was_copied_with_its_words_is_no_citation() -> None:
+    noted = Passage("n", "A cat sleeps sixteen hours.[2] Dogs bark.[17]", 1)
+    answer = "A cat sleeps sixteen hours.[2] [1] Dogs bark [17][1]. Cows fly [2]. A cat sleeps [3][1]."
+    assert [(one.number, one.holds) for one in citations_in(answer, [noted, COWS, DOGS])] == [
+        (1, True),
+        (1, True),
+        (2, False),
+        (3, False),
+        (1, True),
+    ]
 
 
 def test_chinese_is_compared_by_pairs_of_signs() -> None:

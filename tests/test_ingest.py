@@ -23,6 +23,7 @@ from agentflow_llm import (
     SqliteVectorStore,
     VectorStoreIndex,
 )
+from agentflow_llm.loading import Loaded
 from agentflow_llm.model import Embeddings
 
 
@@ -240,6 +241,7 @@ async def test_two_documents_of_one_id_are_an_error(folder: Path) -> None:
         ("no/such/folder", "'no/such/folder' does not exist"),
         ("A text, not a path.", r'For a text write Document\("..."\)'),
         ([3], "3 is no Document, file or folder"),
+        (Loaded([], {}), r"Write load\(...\).documents"),
         ({"": "."}, "'' is no prefix"),
         ({3: "."}, "3 is no prefix"),
         ("a\0b", "may not be read"),

@@ -123,6 +123,40 @@ async def test_text_above_the_question_is_what_it_answers_from() -> None:
         assert (await ask(asked)).text.startswith("It was rebuilt by Smith in 1964.")
 
 
+NUMBERED = """Answer from the passages. If they do not hold the answer, say only: It is not there.
+
+[1] forts.md > Forts
+The fort was built in 1754. It was rebuilt by Smith in 1964.
+
+It has four towers. Is it [2] years old?
+
+[2] cats.md
+Cats sleep sixteen hours a day.
+
+Question: {}"""
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("Who rebuilt the fort?", "It was rebuilt by Smith in 1964. [1]"),
+        ("How many towers does it have?", "It has four towers. [1]"),
+        ("Tell me how long cats sleep a day", "Cats sleep sixteen hours a day. [2]"),
+        ("Who won the cup?", "It is not there."),
+        ("What is the answer that the passages hold?", "It is not there."),
+    ],
+)
+async def test_numbered_passages_are_quoted_with_their_numbers(question: str, answer: str) -> None:
+    assert (await ask(NUMBERED.format(question))).text.partition("\n\n")[0] == answer
+
+
+async def test_what_is_to_be_said_otherwise_is_said_where_nothing_can_be_filled_in() -> None:
+    schema = {"type": "object", "properties": {"winner": {"type": "string"}}, "required": ["winner"]}
+    refusal = (await ask(NUMBERED.format("Who won the cup?"), output=schema)).refusal
+    assert refusal is not None
+    assert refusal.startswith("It is not there.")
+
+
 WEATHER = tool("get_weather", "The weather in a city.", city="string")
 
 

@@ -2,6 +2,7 @@
 
 from .agent import Agent
 from .budget import Budget, Spending
+from .citations import Citation, citations_in
 from .conversation import Conversation, Handoff
 from .errors import AgentConfigurationError, BudgetExceededError, DocumentsError, ToolError, UnreadableReplyError
 from .events import (
@@ -17,8 +18,12 @@ from .events import (
     Turn,
 )
 from .function_agent import AgentState, FunctionAgent
+from .ingest import Ingest, IngestProgress, IngestResult
+from .library import PassageFinder
 from .mcp import MCPOptions, MCPTools
 from .mcp_connection import MCPServerError
+from .rag_agent import RAGAgent
+from .rag_events import RAGResult, Withdrawn
 from .records import ToolExecution
 from .search import DocumentIndex
 from .tool import Tool, tool
@@ -34,15 +39,22 @@ __all__ = [
     "ApprovalRequired",
     "Budget",
     "BudgetExceededError",
+    "Citation",
     "Conversation",
     "DocumentIndex",
     "DocumentsError",
     "Finished",
     "FunctionAgent",
     "Handoff",
+    "Ingest",
+    "IngestProgress",
+    "IngestResult",
     "MCPOptions",
     "MCPServerError",
     "MCPTools",
+    "PassageFinder",
+    "RAGAgent",
+    "RAGResult",
     "Spending",
     "TextDelta",
     "Thought",
@@ -54,5 +66,7 @@ __all__ = [
     "Toolbox",
     "Turn",
     "UnreadableReplyError",
+    "Withdrawn",
+    "citations_in",
     "tool",
 ]

@@ -31,6 +31,8 @@ _LEAST_SHARED = 2
 """A sentence with less of the question, or with fewer of its words, is no answer: one word may be there by chance."""
 _LEAST_SPOKEN = 0.5
 """Texts that have so much of the question's words are about it, whatever each of their sentences has."""
+_LEAST_NUMBERED = 0.3
+"""Passages that a search found all have words of the question: so much is wanted of a sentence in one of these."""
 _CLOSE = 0.7
 _SHORT = 200
 _ASKING = "ask input keyword message phrase prompt q queries query question request search term text topic"
@@ -43,6 +45,9 @@ _TEXTS = ("text", "content", "passage", "snippet", "body", "summary", "document"
 _HEADINGS = ("heading", "title", "section")
 _SOURCES = ("source", "id", "url", "path", "title", "name")
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w])")
+_PASSAGE = re.compile(r"^\[(\d+)\][ \t]*(.*)$", re.MULTILINE)
+_OTHERWISE = re.compile(r"\bsay (?:only|just|exactly):\s*(.+)$", re.IGNORECASE | re.MULTILINE)
+_LABEL = re.compile(r"(?:question|q|query)\s*:\s*", re.IGNORECASE)
 _QUOTED = re.compile(r"[\"“`]([^\"”`]+)[\"”`]")
 _NAME = re.compile(r"\b[A-Z][\w-]*(?:(?:,? (?:of |the |de |la |van |von )?)[A-Z][\w-]*)*")
 
@@ -55,6 +60,9 @@ class OfflineModel(BaseChatModel):
       one question no call is made twice; what was found for an earlier question does not count.
     - Then it answers with the sentences, of the results or of the text above the question, that speak most
       of the question, and with their sources. Where none does, it says so.
+
+    Where the text above the question has numbered passages, "[1] ...", each sentence is quoted with the number of its
+    own; and where it says what to say if they do not hold the answer, "say only: ...", that is what is said then.
 
     An `output=` is filled in the same way, from the sentences that would be quoted. Where what it must have is not
     there, or could be this as well as that, the answer is a refusal that says so. Every other answer ends with a
@@ -124,6 +132,9 @@ class _Talk:
         asked = max((i for i, message in enumerate(messages) if message.role == "user"), default=-1)
         said = messages[asked].text if asked >= 0 else ""
         self.question, self.context = _split(said)
+        self.passages, told = _numbered(self.context)
+        otherwise = _OTHERWISE.search(told) if self.passages else None
+        self._otherwise = otherwise[1].strip() if otherwise else ""
         now = messages[asked + 1 :]  # what was found for another question says nothing about this one
         made = {call.id: call for message in now for call in message.tool_calls}
         self.made = {(call.name, _same(parsed(call.arguments))) for call in made.values()}
@@ -193,7 +204,7 @@ class _Talk:
         if lines:
             return "\n".join(lines)
         looked = "Nothing that the tools returned" if results else "Nothing that I was given"
-        return f"I cannot answer this. {looked} speaks of it: {self.question}"
+        return self._otherwise or f"I cannot answer this. {looked} speaks of it: {self.question}"
 
     def filled(self, output: OutputFormat) -> TextPart | RefusalPart:
         """An object of a given shape, as JSON; or why there is none."""
@@ -205,7 +216,8 @@ class _Talk:
         text = json.dumps(found, ensure_ascii=False)
         if missing or all(value is None for value in found.values()):
             what = f"to put into {', '.join(map(repr, missing))}" if missing else "of it"
-            return RefusalPart(text=f"I cannot answer this. I find nothing {what}: {self.question}\n\n{CLOSING}")
+            why = self._otherwise or f"I cannot answer this. I find nothing {what}: {self.question}"
+            return RefusalPart(text=f"{why}\n\n{CLOSING}")
         try:
             output.read(text)
         except LLMOutputError as error:
@@ -228,7 +240,7 @@ class _Talk:
         texts = [text for result in results if result.short() is None for text in result.texts()]
         headings = {text.source: text.heading for text in texts if text.heading}
         texts = [replace(text, heading=headings.get(text.source, "")) for text in texts]
-        return [*texts, Text(self.context, "")] if self.context else texts
+        return [*texts, *(self.passages or [Text(self.context, "")] * bool(self.context))]
 
     def _best(self, texts: Sequence[Text]) -> list[Quote]:
         """The sentences that answer the question."""
@@ -239,7 +251,9 @@ class _Talk:
         asked = set(stems(self.question))
         least, score = max(1, min(_LEAST_SHARED, len(asked) - 1)), max(_LEAST_SCORE, _CLOSE * best)
         spoken = asked.intersection(stems(" ".join(text.text for text in texts)))
-        if len(spoken) >= max(_LEAST_SHARED, _LEAST_SPOKEN * len(asked)):
+        if self.passages:
+            score = max(_LEAST_NUMBERED, score)
+        elif len(spoken) >= max(_LEAST_SHARED, _LEAST_SPOKEN * len(asked)):
             # the texts as a whole are about it, so one word in a sentence of theirs is no chance
             least, score = 1, min(score, best)
         return [quote for quote in found if quote.score >= score and quote.shared >= least][:_MOST_QUOTES]
@@ -326,9 +340,28 @@ def _split(said: str) -> tuple[str, str]:
         paragraphs = lines
     if len(paragraphs) <= 1:
         return said.strip(), ""
-    at = next((i for i in reversed(range(len(paragraphs))) if paragraphs[i].endswith("?")), len(paragraphs) - 1)
-    question = re.sub(r"^(?:question|q|query)\s*:\s*", "", paragraphs[at], flags=re.IGNORECASE)
+    at = last = len(paragraphs) - 1
+    if _LABEL.match(paragraphs[last]) is None:
+        at = next((i for i in reversed(range(last + 1)) if paragraphs[i].endswith("?")), last)
+    found = _LABEL.match(paragraphs[at])
+    question = paragraphs[at][found.end() :] if found else paragraphs[at]
     return question, "\n\n".join(paragraphs[:at] + paragraphs[at + 1 :])
+
+
+def _numbered(context: str) -> tuple[list[Text], str]:
+    """The passages of a text that numbers them from 1, each with its number as source, and what stands before them."""
+    starts: list[re.Match[str]] = []
+    for found in _PASSAGE.finditer(context):
+        if int(found[1]) == len(starts) + 1:
+            starts.append(found)
+    if not starts:
+        return [], context
+    ends = [*(found.start() for found in starts[1:]), len(context)]
+    passages = [
+        Text(context[found.end() :][: end - found.end()] or found[2], found[1], found[2])
+        for found, end in zip(starts, ends, strict=True)
+    ]
+    return passages, context[: starts[0].start()]
 
 
 def _objects(data: Any) -> Iterator[dict[str, Any]]:

@@ -29,6 +29,7 @@ _ENDINGS = re.compile(
 _POSSESSIVE = re.compile(r"['\u2019]s$|,")
 _ABBREVIATION = re.compile(r"(?:^|[\s(])(?:[A-Za-z]|e\.g|i\.e|etc|vs|cf|St|Mr|Mrs|Ms|Dr|No|Fig|Jr|Sr|Inc|U\.S)\.$")
 _SENTENCE_END = re.compile(r"[.!?][\"'\u201d\u2019)\]*`]*(?=\s)")
+_LONGEST_ABBREVIATION = 10
 _CONTEXT = 0.5
 """What a word of the question is worth in the sentence before: "he" and "it" are who and what that one is about."""
 
@@ -60,7 +61,7 @@ def sentences(text: str) -> Iterator[str]:
     for block in _blocks(text):
         start = 0
         for end in _SENTENCE_END.finditer(block):
-            if not _ABBREVIATION.search(block[: end.start() + 1]):
+            if not _ABBREVIATION.search(block[max(0, end.start() - _LONGEST_ABBREVIATION) : end.start() + 1]):
                 yield block[start : end.end()].strip()
                 start = end.end()
         if rest := block[start:].strip():
