@@ -4,6 +4,7 @@
 
 The first search is in the guide to workflows, the later ones in an encyclopedia (120 paragraphs of Wikipedia,
 XQuAD), where another program would ask the web. A passage is good if the model can quote what answers the question.
+The rewritten questions are written down below; what is found for them, and the grades, are computed.
 """
 
 import asyncio

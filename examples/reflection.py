@@ -45,7 +45,7 @@ class Defense(BaseModel):
 
 
 def model() -> ChatModel:
-    """Three answers as models give them, so that the example runs anywhere: write OpenAI("gpt-4o-mini") instead."""
+    """Answers as models give them, three of them wrong, written down here: your own is OpenAI("gpt-4o-mini")."""
     return ScriptedModel(
         [
             'Sure! {"team": "Panthers", "points_given_up": 308',

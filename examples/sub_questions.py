@@ -3,7 +3,8 @@
     python examples/sub_questions.py
 
 One search for the whole question finds passages about one part of it and misses the others. The parts are answered
-with a typed object each, so that joining them is plain code: here they are put into the order of their years.
+with a typed object each, so that joining them is plain code: here they are put into the order of their years. The
+split, which takes a language model, is written down below; the answers are found.
 """
 
 import asyncio

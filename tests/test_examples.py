@@ -18,6 +18,7 @@ import importlib.util
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -103,6 +104,16 @@ def test_an_example_shows_what_its_transcript_says(session: Session, tmp_path: P
     assert re.fullmatch(pattern(session.printed), done.stdout), done.stdout
     assert done.returncode == bool(session.complained)
     assert not list(tmp_path.iterdir()), "an example leaves nothing behind"
+
+
+@pytest.mark.parametrize("name", ["human_in_the_loop", "research"])
+def test_an_interrupt_ends_an_example_that_waits_for_a_person(name: str) -> None:
+    command = [sys.executable, "-u", str(ROOT / "examples" / f"{name}.py")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == -signal.SIGINT
 
 
 def test_every_example_has_a_transcript_and_every_transcript_an_example() -> None:
