@@ -18,7 +18,7 @@ from .stream import Cursor, Subscription
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator
 
-    from .events import Event
+    from .events import Event, InputRequiredEvent
     from .run import Run
 
 ResultT = TypeVar("ResultT", default=Any)
@@ -102,6 +102,52 @@ class Handler(Generic[ResultT]):
         else:
             run.cancel()
         return _Ended(run)
+
+    async def until_asked(self) -> list[InputRequiredEvent]:
+        """Wait until the run has ended, or stands still until somebody answers; returns what it asked since.
+
+        For a step that answers the questions of a child in place of a person, or passes them on as its own: while
+        this is used, they are not shown on the parent's stream. It is called in the run's own event loop, by one
+        caller at a time, and first before the run has begun:
+
+        ```
+        handler = child.run()
+        while questions := await handler.until_asked():
+            for question in questions:
+                handler.ctx.send_event(answer(question))
+        result = await handler
+        ```
+
+        An empty list, while `is_done()` is False: it stands still, and asked nothing new.
+        """
+        run = self._run
+        if run.questions is None:
+            run.questions = []
+        if run.status != ENDED:
+            run.still = asyncio.get_running_loop().create_future()
+            run.fail_if_stalled()  # it says so where it stands still already
+            try:
+                await run.still
+            except asyncio.CancelledError:
+                if run.parent is not None:
+                    run.cancel()
+                raise
+            finally:
+                run.still = None
+        questions, run.questions = run.questions, []
+        return questions
+
+    def put_away(self) -> dict[str, Any]:
+        """Store the run as `ctx.to_dict()` does and end it here, to go on elsewhere or later.
+
+        Its operations end as suspended; `await handler.cancel_run()` waits until all of it has ended. It goes on with
+        `workflow.run(ctx=Context.from_dict(workflow, data))`. Raises `ContextSerdeError`, and leaves the run as it was,
+        where something of it cannot be stored.
+        """
+        run = self._run
+        data = run.hop(run.put_away) if run.thread is not None and run.thread != get_ident() else run.put_away()
+        self._heard = True
+        return data
 
     def stream_events(self) -> Subscription:
         """Iterate over the run's stream; it ends with the run's StopEvent.

@@ -114,6 +114,7 @@ class Run:
         "parent",
         "plain",
         "pool",
+        "questions",
         "ready",
         "recorder",
         "restored",
@@ -123,6 +124,7 @@ class Run:
         "started",
         "status",
         "stepper",
+        "still",
         "stop_event",
         "store",
         "surroundings",
@@ -176,6 +178,10 @@ class Run:
         self.plain = True
         """Nobody records, steps or waits: the short way is open."""
         self.awaiting: list[asyncio.Future[None]] | None = None
+        self.questions: list[InputRequiredEvent] | None = None
+        """What it asked, for whoever answers in place of a person; None where it asks on the stream."""
+        self.still: asyncio.Future[None] | None = None
+        """Done when it has ended, or stands still until somebody answers."""
         self.orphaned = False
         """Nobody can await it any more."""
         self.deliveries = 0
@@ -606,7 +612,9 @@ class Run:
     async def _failed(self, me: Worker, error: BaseException) -> bool:  # noqa: C901 because it tells all kinds of failure apart
         """A step has raised. True: the worker has its next delivery."""
         if self.status != RUNNING:  # we are ending it, or it fails too late to matter
-            self._step_ends(me, error, outcome_of(error))
+            outcome = outcome_of(error)
+            put_away = outcome == "cancelled" and self.outcome == "suspended"
+            self._step_ends(me, error, "suspended" if put_away else outcome)
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 _interrupt(me, error)
             return False
@@ -692,6 +700,8 @@ class Run:
         ):
             return False
         if self.graph.takes_human or (self.waits is not None and self.waits.hopeful()):
+            if self.still is not None and not (self.waits is not None and self.waits.limited):
+                _wake(self.still, self.loop)
             return False
         why = why_stalled(self.graph, self.collectors or {}, self.waits or (), self.backlog or {}, self.counts)
         self._fail_with(WorkflowStalledError(why), None, 1, None)
@@ -800,7 +810,7 @@ class Run:
         if fate is Fate.INPUT:
             if not route.targets:
                 self.counts[route.edge] = self.counts.get(route.edge, 0) + 1
-            self.write(event)
+            self._ask_outside(event)
             if self.watch is not None:
                 self.note(None, "event_streamed", {"event": event})
         if step is not None:
@@ -959,6 +969,14 @@ class Run:
             else:
                 parent.loop.call_soon_threadsafe(parent.write, event)
 
+    def _ask_outside(self, event: Event) -> None:
+        """Show a question to whoever is to answer it."""
+        if self.questions is None:
+            self.write(event)
+        else:
+            self.questions.append(event)  # type: ignore[arg-type]  # its fate says that it is an InputRequiredEvent
+            self.followed().write(event)
+
     def followed(self) -> Ring:
         """The stream, for those who follow it; after the end too."""
         if self.ring is None:
@@ -1010,12 +1028,21 @@ class Run:
 
     def cancel(self) -> None:
         """End it because somebody wants it to."""
+        self._cancel("was cancelled", "cancelled")
+
+    def put_away(self) -> dict[str, Any]:
+        """Store it, and end it here; it goes on elsewhere."""
+        data = self.snapshot()
+        self._cancel("was put away. It goes on with run(ctx=Context.from_dict(workflow, data))", "suspended")
+        return data
+
+    def _cancel(self, how: str, outcome: Outcome) -> None:
         if self.status == QUEUED and self.host.gate is not None:
             self.host.gate.give_up(self)
             self.inside = False
         if self.status < ENDING:
-            error = WorkflowCancelledByUser(f"the run of {self.graph.name!r} was cancelled")
-            self.end(WorkflowCancelledEvent(), error, "cancelled", None)
+            error = WorkflowCancelledByUser(f"the run of {self.graph.name!r} {how}")
+            self.end(WorkflowCancelledEvent(), error, outcome, None)
 
     def _timed_out(self) -> None:
         active = sorted({worker.plan.name for worker in self.workers})
@@ -1143,6 +1170,8 @@ class Run:
         awaiting, self.awaiting = self.awaiting, None
         for future in awaiting or ():
             _wake(future, self.loop)
+        if self.still is not None:
+            _wake(self.still, self.loop)
         if self.stepper is not None:
             self.stepper.progressed()
         if self.orphaned:

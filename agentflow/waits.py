@@ -170,6 +170,11 @@ class Waits:
             for waiter in self
         )
 
+    @property
+    def limited(self) -> bool:
+        """Is any of them ended by a time limit, if by nothing else?"""
+        return any(waiter.timer is not None for waiter in self)
+
     def _waited_long(self, waiter: Waiter, timeout: float) -> None:
         self.end(waiter)
         if not waiter.future.done():

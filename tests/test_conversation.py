@@ -124,6 +124,17 @@ def test_whole_history_is_left_alone() -> None:
     assert all(new is old for new, old in zip(repaired(history), history, strict=True))
 
 
+def test_ids_that_were_there_before_are_changed_the_same_way_each_time() -> None:
+    """Two runs that share a memory may both have had a call "a", where a server counts from the start each time."""
+    history = [calling("a"), results("a"), user("x"), calling("a", "b"), results("b"), results("a")]
+    whole = repaired(history)
+    assert whole == repaired(history)
+    assert whole[:3] == history[:3]
+    new, kept = whole[3].tool_calls
+    assert (kept.id, new.id.startswith("call_"), len(new.id)) == ("b", True, 37)
+    assert [part.call_id for part in whole[4].tool_results] == [new.id, "b"]
+
+
 def test_conversation_goes_through_json() -> None:
     talk = begun([user("x"), calling("a"), results("a")])
     talk.hear(Reply(message=calling("b")))

@@ -401,7 +401,7 @@ def test_subclass_changes_the_prompts_that_it_names() -> None:
 @pytest.mark.parametrize(
     ("prompts", "said"),
     [
-        ({"sytem": "x"}, "FunctionAgent has no prompt 'sytem'. There are 'system', 'skipped'"),
+        ({"sytem": "x"}, "FunctionAgent has no prompt 'sytem'. There are 'system', 'task'"),
         ({"refused": "No."}, "the prompt 'refused' of FunctionAgent(prompts=...) lacks {reason}"),
         ({"system": 3}, "is 3: it is a text"),
     ],

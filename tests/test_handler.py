@@ -15,8 +15,10 @@ import pytest
 
 from agentflow import (
     Context,
+    ContextSerdeError,
     Event,
     HumanResponseEvent,
+    InputRequiredEvent,
     StartEvent,
     StopEvent,
     Workflow,
@@ -661,3 +663,186 @@ async def test_a_run_that_is_cancelled_just_when_its_place_is_free_hands_it_on()
         await turn()
     third.ctx.send_event(Answer(text="third"))
     assert await third == "third"
+
+
+# a child whose questions its parent answers
+
+
+class Question(InputRequiredEvent):
+    text: str = ""
+
+
+class Clerk(Workflow):
+    """Asks two questions at once, works meanwhile, and asks a third when it has both answers."""
+
+    @step
+    async def start(self, ctx: Context, ev: StartEvent) -> list[Question | Job]:
+        return [Question(text="one"), Job(), Question(text="two")]
+
+    @step
+    async def work(self, ctx: Context, ev: Job) -> None:
+        await turn()
+        await ctx.set("worked", await ctx.get("worked", default=0) + 1)
+
+    @step
+    async def answered(self, ctx: Context, ev: Answer) -> Question | StopEvent | None:
+        texts = [*await ctx.get("texts", default=[]), ev.text]
+        await ctx.set("texts", texts)
+        if len(texts) == 2:
+            return Question(text="three")
+        return StopEvent(result=[*texts, await ctx.get("worked")]) if len(texts) == 3 else None
+
+
+class Answers(Workflow):
+    """Answers for the person."""
+
+    @step
+    async def start(self, ev: StartEvent) -> StopEvent:
+        handler = Clerk().run()
+        rounds = []
+        while questions := await handler.until_asked():
+            rounds.append([question.text for question in questions])
+            for question in questions:
+                handler.ctx.send_event(Answer(text=question.text.upper()))
+        return StopEvent(result=[rounds, await handler])
+
+
+async def test_a_step_answers_the_questions_of_its_child() -> None:
+    """They come when nothing of the child goes on, and nobody else sees them."""
+    handler = Answers().run()
+    shown = [type(event) async for event in handler.stream_events()]
+    assert await handler == [[["one", "two"], ["three"]], ["ONE", "TWO", "THREE", 1]]
+    assert shown == [StopEvent]
+
+
+async def test_until_asked_without_a_new_question_is_empty() -> None:
+    """The run stands still then, and has not ended."""
+    handler = Clerk().run()
+    assert [question.text for question in await handler.until_asked()] == ["one", "two"]
+    assert await handler.until_asked() == []
+    handler.ctx.send_event(Answer(text="x"))
+    assert await handler.until_asked() == []
+    assert not handler.is_done()
+    handler.ctx.send_event(Answer(text="y"))
+    assert [question.text for question in await handler.until_asked()] == ["three"]
+    handler.ctx.send_event(Answer(text="z"))
+    assert await handler.until_asked() == []
+    assert await handler == ["x", "y", "z", 1]
+    assert await handler.until_asked() == []
+
+
+async def test_until_asked_sees_a_step_that_waits_but_not_one_whose_wait_is_limited() -> None:
+    """The latter goes on by itself."""
+
+    class Patient(Workflow):
+        @step
+        async def start(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=(await ctx.wait_for_event(Answer, Question(text="well?"))).text)
+
+    class Impatient(Workflow):
+        @step
+        async def start(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            with pytest.raises(TimeoutError):
+                await ctx.wait_for_event(Answer, Question(), timeout=10)
+            return StopEvent(result="no answer")
+
+    handler = Patient().run()
+    assert [question.text for question in await handler.until_asked()] == ["well?"]
+    handler.ctx.send_event(Answer(text="well"))
+    assert await handler == "well"
+    with use_clock(FakeClock()) as clock:
+        handler = Impatient().run()
+        asking = asyncio.create_task(handler.until_asked())
+        await clock.advance(9)
+        assert not asking.done()
+        await clock.advance(1)
+        await asking
+        assert handler.is_done()
+        assert await handler == "no answer"
+
+
+async def test_until_asked_raises_nothing_when_the_run_fails() -> None:
+    """Whoever awaits the handler learns of it."""
+    handler = Fails().run()
+    assert await handler.until_asked() == []
+    with pytest.raises(ValueError, match="no luck"):
+        await handler
+
+
+async def test_a_step_that_is_cancelled_in_until_asked_cancels_its_child() -> None:
+    """As one that awaits it."""
+    began = asyncio.Event()
+
+    class Hangs(Workflow):
+        @step
+        async def start(self, ev: StartEvent) -> StopEvent:
+            began.set()
+            await asyncio.Event().wait()
+            return StopEvent()
+
+    children = []
+
+    class Keeper(Workflow):
+        @step
+        async def start(self, ev: StartEvent) -> StopEvent:
+            children.append(Hangs().run())
+            async with asyncio.timeout(None) as limit:
+                asyncio.get_running_loop().call_soon(limit.reschedule, 0)
+                await children[0].until_asked()
+            return StopEvent()
+
+    with pytest.raises(TimeoutError):
+        await Keeper().run()
+    assert isinstance(children[0].exception(), WorkflowCancelledByUser)
+
+
+async def test_a_run_that_is_put_away_goes_on_elsewhere() -> None:
+    """Nothing is done again, and its operations end as suspended."""
+    with record() as seen:
+        handler = Clerk().run()
+        await handler.until_asked()
+        stored = handler.put_away()
+        with pytest.raises(WorkflowCancelledByUser, match=r"was put away\. It goes on with run\(ctx="):
+            await handler
+    assert (seen.find("run")[0].outcome, seen.open()) == ("suspended", [])
+    flow = Clerk()
+    again = flow.run(ctx=Context.from_dict(flow, stored))
+    for text in "xyz":
+        again.ctx.send_event(Answer(text=text))
+    assert await again == ["x", "y", "z", 1]
+    assert again.run_id == handler.run_id
+
+
+async def test_a_step_that_waits_is_suspended_with_its_run() -> None:
+    """It did not fail, and nobody cancelled it."""
+    with record() as seen:
+        handler = Waits().run()
+        await handler.until_asked()
+        handler.put_away()
+        await handler.cancel_run()
+    assert [(op.kind, op.outcome) for op in seen.find() if op.outcome != "ok"] == [
+        ("run", "suspended"),
+        ("step", "suspended"),
+    ]
+
+
+async def test_a_run_that_cannot_be_stored_is_not_put_away() -> None:
+    """It goes on where it is."""
+    handler = Clerk().run()
+    await handler.until_asked()
+    await handler.ctx.set("thing", object())
+    with pytest.raises(ContextSerdeError, match="thing"):
+        handler.put_away()
+    for text in "xyz":
+        handler.ctx.send_event(Answer(text=text))
+    assert await handler == ["x", "y", "z", 1]
+
+
+async def test_a_run_that_has_ended_is_put_away_with_its_state() -> None:
+    """As by `ctx.to_dict()`."""
+    flow = Counts()
+    handler = flow.run()
+    await handler
+    stored = handler.put_away()
+    assert stored == handler.ctx.to_dict()
+    assert await flow.run(ctx=Context.from_dict(flow, stored)) == 2

@@ -24,8 +24,10 @@ from .mcp import MCPOptions, MCPTools
 from .mcp_connection import MCPServerError
 from .rag_agent import RAGAgent
 from .rag_events import RAGResult, Withdrawn
+from .react_agent import ReActAgent
 from .records import ToolExecution
 from .search import DocumentIndex
+from .team import Team
 from .tool import Tool, tool
 from .toolbox import Toolbox
 
@@ -55,7 +57,9 @@ __all__ = [
     "PassageFinder",
     "RAGAgent",
     "RAGResult",
+    "ReActAgent",
     "Spending",
+    "Team",
     "TextDelta",
     "Thought",
     "Tool",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
@@ -26,17 +27,23 @@ from agentflow_llm.output import OutputFormat, output_format
 from agentflow_llm.prompt import filled
 
 from .budget import Accounts, Budget
-from .errors import AgentConfigurationError, UnreadableReplyError
+from .children import run_as_tool
+from .errors import AgentConfigurationError, ToolError, UnreadableReplyError
 from .events import AgentInput, AgentResult, OutputT, TextDelta, Thought
 from .prompts import merged_prompts
 from .resources import choose_model, no_memory
+from .tool import Tool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+
+    from typing_extensions import Unpack
 
     from agentflow import Handler
     from agentflow.graph import Graph
     from agentflow_llm import ToolDefinition
+
+    from .tool import Options
 
 
 _OTHER = re.compile(r"[^a-zA-Z0-9_-]+")
@@ -61,8 +68,15 @@ class Agent(Workflow[AgentInput, AgentResult[OutputT]], Generic[OutputT]):
     `AgentConfigurationError` where something cannot work.
     """
 
-    PROMPTS: ClassVar[Mapping[str, str]] = {"system": ""}
+    PROMPTS: ClassVar[Mapping[str, str]] = {
+        "system": "",
+        "task": "What to do or to find out, with everything that is needed for it: nothing else is known there.",
+        "partial": "{answer}\n\n(This may be incomplete: {name} was stopped at its limit of {limit}.)",
+    }
     """Every text of the agent's own that a model is sent, by name. A subclass has those that it adds or changes."""
+
+    hands_over: ClassVar[bool] = False
+    """Does it do so where a run is given `handoffs`?"""
 
     def __init__(  # noqa: PLR0913 because these are the options that an agent and its workflow have
         self,
@@ -89,6 +103,8 @@ class Agent(Workflow[AgentInput, AgentResult[OutputT]], Generic[OutputT]):
         super().__init__(timeout, verbose, num_concurrent_runs, resources, name)
         self.agent_name = self.name
         self.description = description
+        self.remembers = resources.get(no_memory) is not None
+        """Has it a memory of its own?"""
         self.budget = Budget() if budget is None else budget
         self.output = _shape(kind, output)
         own = {} if system_prompt is None else {"system": system_prompt}
@@ -139,6 +155,49 @@ class Agent(Workflow[AgentInput, AgentResult[OutputT]], Generic[OutputT]):
     def run_sync(self, query: str | None = None, **arguments: Any) -> AgentResult[OutputT]:
         """As `run`, in plain code. See `Workflow.run_sync`."""
         return super().run_sync(query=query, **arguments)
+
+    def as_tool(
+        self, name: str | None = None, description: str | None = None, **options: Unpack[Options]
+    ) -> Tool[[dict[str, Any]], Awaitable[Any]]:
+        """The agent as a tool for another agent: `tools=[researcher.as_tool(timeout=60)]`, or just `[researcher]`.
+
+        - `name`: by default the agent's.
+        - `description`: when to call it; by default the agent's.
+
+        The other options are those of `Tool`. Each call is a run of its own, a child of the run that calls. The other
+        agent's model is told the answer: text, or JSON of the `output` class; at a limit, what there is by then,
+        with a sentence that says so. Raises `AgentConfigurationError` where there is no description.
+        """
+        told = self.description if description is None else description
+        if not told:
+            raise AgentConfigurationError(
+                f"{self.name!r} has no description, so a model cannot know what to call it for. Write "
+                f'{type(self).__name__}(..., description="Looks things up in the handbook.").'
+            )
+        called = tool_name(self.name) if name is None else name
+        parameters = {
+            "type": "object",
+            "properties": {"query": {"type": "string", "description": self.prompt("task")}},
+            "required": ["query"],
+            "additionalProperties": False,
+        }
+
+        async def call(arguments: dict[str, Any]) -> Any:
+            query = arguments["query"]
+            if not isinstance(query, str):
+                raise ToolError("query: it is a text.")
+            result = await run_as_tool(self, called, query)
+            return "(It waits for a person.)" if result is None else self._answer_of(result)
+
+        return Tool.of_schema(called, told, parameters, call, **options)
+
+    def _answer_of(self, result: AgentResult[Any]) -> Any:
+        """What another agent's model is told of an answer."""
+        output = result.output
+        if result.stopped_by in {"answer", "tool"}:
+            return str(result) if output is None else output
+        answer = output.model_dump_json() if isinstance(output, BaseModel) else str(result)
+        return self.prompt("partial", answer=answer, name=self.name, limit=result.stopped_by).strip()
 
     # -- what the steps use --------------------------------------------------------------------------
 
@@ -196,6 +255,14 @@ class Agent(Workflow[AgentInput, AgentResult[OutputT]], Generic[OutputT]):
             ctx.write_event_to_stream(Thought(text=delta.text, agent=self.name))
         elif delta.text and delta.type != "tool_call":
             ctx.write_event_to_stream(TextDelta(text=delta.text, agent=self.name))
+
+
+def as_tools(tools: Iterable[object]) -> Iterable[object]:
+    """The same, with the agents among them as tools."""
+    given: object = tools
+    if not isinstance(given, Iterable) or isinstance(given, str):
+        return tools  # a toolbox says what is wrong with it
+    return [tool.as_tool() if isinstance(tool, Agent) else tool for tool in tools]
 
 
 def tool_name(name: str) -> str:

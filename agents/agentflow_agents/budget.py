@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from pydantic import BaseModel, PrivateAttr
+from pydantic import BaseModel, Field, PrivateAttr
 
 from agentflow.clock import current_clock
 from agentflow.errors import shown
@@ -77,6 +77,8 @@ class Spending(BaseModel):
     turns: int = 0
     tokens: int = 0
     tool_calls: int = 0
+    taken: set[str] = Field(default_factory=set[str])
+    """The ids of the run's own calls that were counted: one that is made again, as the run goes on, is counted once."""
     usage: Usage = Usage()
     unpriced: str = ""
     """A model whose price is unknown."""
@@ -85,6 +87,13 @@ class Spending(BaseModel):
     waits: int = 0
     """How many approvals are waited for: the clock stands meanwhile."""
     _since: float | None = PrivateAttr(default=None)
+    _estimator: TokenEstimator | None = PrivateAttr(default=None)
+
+    def estimator(self) -> TokenEstimator:
+        """The run's own: it measures no message twice."""
+        if self._estimator is None:
+            self._estimator = TokenEstimator()
+        return self._estimator
 
     def elapsed(self) -> float:
         """Seconds that have passed; the clock starts when it is first looked at."""
@@ -182,13 +191,16 @@ class Accounts:
         ]
         return max(0.0, min(left)) if left else None
 
-    def take_tool_call(self) -> bool:
-        """Count a tool call. False: there is none left."""
+    def take_tool_call(self, call_id: str) -> bool:
+        """Count a tool call of the run. False: there is none left."""
+        if call_id in self.own.spending.taken:
+            return True
         for budget, spent in self.all:
             if budget.tool_calls is not None and spent.tool_calls >= budget.tool_calls:
                 return False
         for account in self.all:
             account.spending.tool_calls += 1
+        self.own.spending.taken.add(call_id)
         return True
 
     def heard(self, reply: Reply, sent: Sequence[ChatMessage]) -> None:
@@ -196,7 +208,7 @@ class Accounts:
         usage = reply.usage
         tokens = usage.total_tokens
         if tokens is None and any(account.budget.tokens is not None for account in self.all):
-            tokens = TokenEstimator().count([*sent, reply.message])
+            tokens = self.own.spending.estimator().count([*sent, reply.message])
         price_unknown = usage.cost is None and (usage.http_requests > 0 or bool(usage.total_tokens))
         for budget, spent in self.all:
             spent.turns += 1
@@ -211,11 +223,9 @@ class Accounts:
                 )
 
     def stop_clock(self) -> None:
-        """An approval is waited for."""
-        for account in self.all:
-            account.spending.stop_clock()
+        """An approval is waited for. A run whose child waits stops its own."""
+        self.own.spending.stop_clock()
 
     def start_clock(self) -> None:
         """It has come."""
-        for account in self.all:
-            account.spending.start_clock()
+        self.own.spending.start_clock()

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 from agentflow_llm import ChatMessage, RefusalPart, Reply, TextPart, ToolCallPart, ToolResultPart
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from agentflow_llm.messages import AnyPart
 
@@ -44,6 +44,8 @@ class Conversation(BaseModel):
     """How many of the messages a memory has."""
     pending: ChatMessage | None = None
     """What the model said last, while its calls have no results."""
+    entering: list[ChatMessage] = Field(default_factory=list[ChatMessage])
+    """A turn that cannot be made a second time, while a memory is given it."""
     call_ids: set[str] = Field(default_factory=set[str])
     turns: int = 0
     """How often the model was called in this run."""
@@ -65,7 +67,7 @@ class Conversation(BaseModel):
         self.before = self.kept = len(front) + len(earlier)
         self.messages = [*front, *earlier, ChatMessage(role="user", content=(TextPart(text=query),))]
         self.call_ids = {call.id for message in earlier for call in message.tool_calls}
-        self.pending = None
+        self.pending, self.entering = None, []
         self.turns = self.corrections = 0
         self.repeated, self.asked, self.handoffs, self.handoff = {}, {}, {}, None
 
@@ -76,11 +78,11 @@ class Conversation(BaseModel):
         self.corrections = 0
         return self.pending.tool_calls
 
-    def correct(self, reply: Reply, message: str) -> list[ChatMessage]:
-        """Take up what cannot be read, and what the model is told of it: a turn that may enter the conversation."""
+    def correct(self, reply: Reply, message: str) -> None:
+        """Take up what cannot be read, and what the model is told of it: a turn that is entering the conversation."""
         self.turns += 1
         self.corrections += 1
-        return [without_calls(reply.message), ChatMessage(role="user", content=(TextPart(text=message),))]
+        self.entering = [without_calls(reply.message), ChatMessage(role="user", content=(TextPart(text=message),))]
 
     def arguments_of(self, call_id: str) -> str:
         """What the model wrote as the arguments of a pending call."""
@@ -121,12 +123,11 @@ class Conversation(BaseModel):
         assert not by_id, "each result belongs to a call"
         return [self.pending, _results_of(self.pending, ordered)] if ordered else [self.pending]
 
-    def add(self, turn: Iterable[ChatMessage], *, kept: bool = True) -> None:
-        """Let a turn enter the conversation; nothing is pending then. `kept`: the memory has it."""
+    def add(self, turn: Iterable[ChatMessage]) -> None:
+        """Let a turn enter the conversation, which the memory has; nothing is pending then."""
         self.messages.extend(turn)
-        if kept:
-            self.kept = len(self.messages)
-        self.pending = None
+        self.kept = len(self.messages)
+        self.pending, self.entering = None, []
 
     @property
     def said(self) -> str:
@@ -146,6 +147,40 @@ def without_calls(message: ChatMessage) -> ChatMessage:
     return message.model_copy(update={"content": parts or (TextPart(text=""),)})
 
 
+def with_own_ids(messages: Iterable[ChatMessage], before: Iterable[ChatMessage] = ()) -> list[ChatMessage]:
+    """The messages, where calls have the ids of earlier ones with others in place of them: the same each time.
+
+    `before`: earlier messages; these keep theirs.
+    """
+    taken = {call.id for message in before for call in message.tool_calls}
+    own: list[ChatMessage] = []
+    anew: dict[str, str] = {}
+    for message in messages:
+        calls = message.tool_calls
+        if calls:
+            anew = {call.id: _other_id(message, call.id) for call in calls if call.id in taken}
+            taken.update(anew.get(call.id, call.id) for call in calls)
+        own.append(_renamed(message, anew) if anew else message)
+    return own
+
+
+def _other_id(message: ChatMessage, call_id: str) -> str:
+    digest = sha256(f"{message.id} {call_id}".encode(errors="replace")).hexdigest()
+    return f"call_{digest[:32]}"
+
+
+def _renamed(message: ChatMessage, anew: Mapping[str, str]) -> ChatMessage:
+    parts: list[AnyPart] = []
+    for part in message.content:
+        own = part
+        if isinstance(part, ToolCallPart):
+            own = part.model_copy(update={"id": anew.get(part.id, part.id)})
+        elif isinstance(part, ToolResultPart):
+            own = part.model_copy(update={"call_id": anew.get(part.call_id, part.call_id)})
+        parts.append(own)
+    return message.model_copy(update={"content": tuple(parts)})
+
+
 def _canonical(arguments: str) -> str:
     """The same text for the same arguments."""
     try:
@@ -157,12 +192,12 @@ def _canonical(arguments: str) -> str:
 def repaired(messages: Iterable[ChatMessage]) -> list[ChatMessage]:
     """The messages, such that a model can be sent them, whatever a memory lost of them.
 
-    Calls without a result are given a cancelled one, results without a call are left out.
+    Calls without a result are given a cancelled one, results without a call are left out, and ids are different.
     """
     whole: list[ChatMessage] = []
     calling: ChatMessage | None = None
     answers: list[ChatMessage] = []
-    for message in messages:
+    for message in with_own_ids(messages):
         if message.role == "tool":
             answers.append(message)
             continue

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from pydantic import BaseModel, Field
 
 from agentflow import Context, step
-from agentflow.log import logger
 from agentflow_llm import (
     ChatMessage,
     ChatModel,
@@ -25,8 +24,9 @@ from agentflow_llm import (
     ToolCallPart,
 )
 
-from .agent import Agent, tool_name
+from .agent import Agent, as_tools, tool_name
 from .budget import OWN_TURNS, Accounts, Spending
+from .children import Child, Place, answered, asking, warn_of
 from .conversation import Conversation, Handoff, without_calls
 from .errors import BudgetExceededError, ToolError, UnreadableReplyError
 from .events import (
@@ -70,6 +70,8 @@ class AgentState(BaseModel):
 
     conversation: Conversation = Field(default_factory=Conversation)
     spending: Spending = Field(default_factory=Spending)
+    children: dict[str, Child] = Field(default_factory=dict[str, Child])
+    """By the id of a call, the agents that it called and that wait for a person."""
 
 
 class FunctionAgent(Agent[OutputT]):
@@ -100,6 +102,8 @@ class FunctionAgent(Agent[OutputT]):
         "handed_over": "The conversation was handed over to {name}.",
     }
 
+    hands_over = True
+
     def __init__(  # noqa: PLR0913 because these are the options that users know; the rest is every agent's
         self,
         tools: Iterable[object] = (),
@@ -112,7 +116,9 @@ class FunctionAgent(Agent[OutputT]):
         resources: Mapping[Callable[..., Any], Any] | None = None,
         **options: Any,
     ) -> None:
-        resources = {**self.wanted({no_tools: Toolbox(tools)}), **(resources or {})}
+        box = Toolbox(as_tools(tools))
+        self.asks_for = box.resources
+        resources = {**self.wanted({no_tools: box}), **(resources or {})}
         super().__init__(llm, memory, system_prompt, output=output, budget=budget, resources=resources, **options)
 
     # -- the loop ------------------------------------------------------------------------------------
@@ -121,6 +127,7 @@ class FunctionAgent(Agent[OutputT]):
     async def prepare(self, ctx: Context[AgentState], ev: AgentInput, memory: Remembered) -> Turn:
         """Put the question behind what was said before."""
         await ctx.set("spending", Spending())
+        await ctx.set("children", {})
         talk, accounts = await self.state_of(ctx)
         history = ev.history
         if history is None and memory is not None:
@@ -136,6 +143,8 @@ class FunctionAgent(Agent[OutputT]):
     ) -> list[ToolCall] | Turn | Finished:
         """Send the model the conversation; it asks for tools, or answers."""
         talk, accounts = await self.state_of(ctx)
+        if talk.entering:
+            return await self._corrected(talk, memory)
         limit = self._limit(accounts, ev.number - 1)
         if limit is not None:
             return Finished(stopped_by=limit)
@@ -145,9 +154,8 @@ class FunctionAgent(Agent[OutputT]):
         except (LLMOutputError, UnreadableReplyError) as error:
             if error.reply is None or talk.corrections >= _CORRECTIONS:
                 raise
-            turn = talk.correct(error.reply, str(error))
-            await self._enter(talk, turn, memory)
-            return Turn(number=talk.turns + 1)
+            talk.correct(error.reply, str(error))
+            return await self._corrected(talk, memory)
         if reply is None:
             return Finished(stopped_by="seconds")
         calls = [ToolCall(id=c.id, name=c.name, arguments=c.arguments, agent=self.name) for c in talk.hear(reply)]
@@ -159,20 +167,32 @@ class FunctionAgent(Agent[OutputT]):
         return calls if limit is None else Finished(stopped_by=limit)
 
     @step(num_workers=8)
-    async def call_tool(self, ctx: Context[AgentState], ev: ToolCall, tools: Tools) -> ToolResult | ApprovalRequired:
-        """Call one tool, or ask a person whether it may be called. What goes wrong is a result as well."""
+    async def call_tool(
+        self, ctx: Context[AgentState], ev: ToolCall, tools: Tools
+    ) -> ToolResult | ApprovalRequired | list[ApprovalRequired]:
+        """Call one tool, or ask a person whether it may be called. What goes wrong is a result as well.
+
+        Where the tool is an agent, which asks a person, it asks that.
+        """
         talk, accounts = await self.state_of(ctx)
         tools = self.tools_of(talk, tools)
         call = ToolCallPart(id=ev.id, name=ev.name, arguments=ev.arguments)
-        asked = None if ev.approved else tools.asks_approval(ev.name, ev.arguments)
+        children = await children_of(ctx)
+        goes_on = ev.id in children
+        asked = None if ev.approved or goes_on else tools.asks_approval(ev.name, ev.arguments)
         if asked is not None:
             talk.asked[ev.id] = call
             accounts.stop_clock()
             return ApprovalRequired(call_id=ev.id, tool=ev.name, arguments=asked, agent=self.name)
-        if not accounts.take_tool_call():
+        if not goes_on and not accounts.take_tool_call(ev.id):
             return self._told(ctx, call, self.prompt("skipped", limit="tool_calls"), "skipped")
-        with accounts.shared():
+        place = Place(children, ev, talk.call_ids)
+        with accounts.shared(), place.here():
             result = await accounts.in_time(tools.execute(ev.id, ev.name, ev.arguments, ctx=ctx))
+        if place.paused is not None:
+            for _ in place.paused.questions:
+                accounts.stop_clock()
+            return place.paused.questions
         if result is None:
             return self._told(ctx, call, self.prompt("too_late"), "timeout")
         content, times = result.content, talk.times(call, result.content)
@@ -186,14 +206,16 @@ class FunctionAgent(Agent[OutputT]):
     async def decide(self, ctx: Context[AgentState], ev: Approval) -> ToolCall | ToolResult | None:
         """A person has said whether a call may go on."""
         talk, accounts = await self.state_of(ctx)
+        children = await children_of(ctx)
+        parent = asking(children, ev.call_id)
         call = talk.asked.pop(ev.call_id, None)
-        if call is None:
-            waiting = ", ".join(map(repr, talk.asked)) or "none"
-            logger().warning(
-                f"an Approval of {ev.call_id!r} was ignored: that call does not wait for one. Waiting: {waiting}"
-            )
+        if call is None and parent is None:
+            warn_of(ev, [*talk.asked, *(question for child in children.values() for question in child.questions)])
             return None
         accounts.start_clock()
+        if call is None:
+            assert parent is not None
+            return children[parent].call if answered(children[parent], ev) else None
         if not ev.approved:
             return self._told(ctx, call, self.prompt("refused", reason=ev.reason).strip(), "refused")
         arguments = call.arguments if ev.arguments is None else arguments_text(ev.arguments)
@@ -209,14 +231,14 @@ class FunctionAgent(Agent[OutputT]):
         told = ctx.collect_events(ev, {ToolResult: len(talk.pending.tool_calls)})
         if told is None:
             return None
-        await self._enter(talk, talk.turn([result.part() for result in told]), memory)
+        turn = talk.turn([result.part() for result in told])
+        direct = next((result.content for result in told if self._is_direct(result, tools)), None)
+        if direct is not None and talk.handoff is None:
+            turn.append(ChatMessage(role="assistant", content=direct, id=f"{talk.pending.id}_direct"))
+        await self._enter(talk, turn, memory)
         if talk.handoff is not None:
             return Finished(stopped_by="handoff")
-        direct = next((result.content for result in told if self._is_direct(result, tools)), None)
-        if direct is None:
-            return Turn(number=talk.turns + 1)
-        await self._enter(talk, [ChatMessage(role="assistant", content=direct)], memory)
-        return Finished(stopped_by="tool")
+        return Turn(number=talk.turns + 1) if direct is None else Finished(stopped_by="tool")
 
     # -- the end -------------------------------------------------------------------------------------
 
@@ -232,8 +254,9 @@ class FunctionAgent(Agent[OutputT]):
             await self._enter(talk, talk.turn(skipped), memory)
         limited = ev.stopped_by not in {"answer", "tool", "handoff"}
         if limited and self.budget.last_answer:
-            await self._last_answer(ctx, talk, accounts, llm, ev.stopped_by)
-            await self._enter(talk, talk.turn([]), memory)
+            if not talk.entering:
+                talk.entering = await self._last_answer(ctx, talk, accounts, llm, ev.stopped_by)
+            await self._enter(talk, talk.entering, memory)
         output: Any = self.read_output(talk.said)
         result = AgentResult[OutputT](
             output=output,
@@ -276,16 +299,16 @@ class FunctionAgent(Agent[OutputT]):
 
     async def _last_answer(
         self, ctx: Context[AgentState], talk: Conversation, accounts: Accounts, llm: ChatModel, limit: str
-    ) -> None:
-        """Ask for an answer without tools; it is pending then."""
-        talk.add([ChatMessage(role="user", content=self.prompt("last_answer", limit=limit))], kept=False)
+    ) -> list[ChatMessage]:
+        """Ask for an answer without tools."""
+        question = ChatMessage(role="user", content=self.prompt("last_answer", limit=limit))
         try:
-            reply = await self.asked(ctx, accounts, llm, talk.messages)
+            reply = await self.asked(ctx, accounts, llm, [*talk.messages, question])
         except (LLMOutputError, UnreadableReplyError) as error:
             if error.reply is None:
                 raise
             reply = error.reply
-        talk.pending = without_calls(reply.message)
+        return [question, without_calls(reply.message)]
 
     def _told(self, ctx: Context[AgentState], call: ToolCallPart, content: str, outcome: ToolOutcome) -> ToolResult:
         told = ToolResult(call_id=call.id, name=call.name, content=content, outcome=outcome, agent=self.name)
@@ -298,11 +321,21 @@ class FunctionAgent(Agent[OutputT]):
         direct = tool is not None and tool.return_direct and result.outcome == "ok"
         return direct and self.read_output(result.content) is not None
 
+    async def _corrected(self, talk: Conversation, memory: Memory | None) -> Turn:
+        """Let what the model was told of its form enter the conversation; it is its turn again."""
+        await self._enter(talk, talk.entering, memory)
+        return Turn(number=talk.turns + 1)
+
     async def _enter(self, talk: Conversation, turn: list[ChatMessage], memory: Memory | None) -> None:
         """Let a turn enter the memory as a whole, and then the conversation."""
         if memory is not None:
             await memory.aput(*talk.messages[talk.kept :], *turn)
         talk.add(turn)
+
+
+async def children_of(ctx: Context[AgentState]) -> dict[str, Child]:
+    """The children of a run that were put away; no copy."""
+    return cast("dict[str, Child]", await ctx.get("children"))
 
 
 async def conversation_of(ctx: Context[AgentState]) -> Conversation:
