@@ -19,6 +19,7 @@ PEERS = {
         "llama-index-workflows==2.26.1",
         "openai==2.54.0",
     ],
+    "openai_agents": ["openai-agents==0.24.0", "openai==3.52.0"],
     "pydantic_ai": ["pydantic-ai-slim[openai]==2.68.0", "openai==3.52.0"],
 }
 

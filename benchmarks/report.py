@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass, field
 
-from cases import Metrics
+from cases import CASES, Metrics
 
 BEGIN = "<!-- table: written by run.py -->"
 END = "<!-- end of table -->"
@@ -88,6 +88,14 @@ ROWS = [
     Row("agent, 1 tool call and an answer, a run", "agent", "cpu_us", 0.6, "R"),
     Row("agent, 20 tool calls and an answer, a run", "agent_long", "cpu_us", 0.25, "R"),
     Row("agent traced, 1 tool call, content off, over the untraced loop by hand", "agent_traced", "cpu_us", 0.9, "R"),
+    Row("agent, 1 tool call and an answer, over a socket, a run", "agent_served", "cpu_us", 0.6, "R"),
+    Row("200 such runs at once, a run", "agents_at_once", "cpu_us", 1, "R"),
+    Row("the same, wall, a run", "agents_at_once", "wall_us", 1, "R"),
+    Row("the same, peak memory a run", "agents_at_once", "peak_kb", 1.25, "R"),
+    Row("agent, 100 tool calls: turns 80 to 100 over 5 to 25, JSON left out", "agent_turns", "growth", 1.1, "x"),
+    Row("agent, 40 tool calls: memory kept a turn, messages left out", "agent_turns_memory", "bytes", 1536, "bytes"),
+    Row("the same, all of it, turns 25 to 40 over 10 to 25", "agent_turns_memory", "growth", 1.1, "x"),
+    Row("agent, 1 tool call and 1,000 chunks, followed, a chunk", "agent_streamed", "cpu_us", 0.15, "R"),
     Row("model client: a call with 2 messages", "client_call", "cpu_us", 0.6, "R"),
     Row("the same with 100 messages over 2, JSON left out", "client_growth", "growth", 1.1, "x"),
     Row("the same with 2, traced, content off, over the untraced bare client", "client_traced", "cpu_us", 1, "R"),
@@ -103,9 +111,14 @@ ROWS = [
     Row("import", "import", "cpu_ms", 1.6, "R"),
 ]
 
-PEERS = {"llamaindex": "llama-index", "pydantic_ai": "pydantic-ai", "langchain": "langchain-openai"}
+PEERS = {
+    "llamaindex": "llama-index",
+    "pydantic_ai": "pydantic-ai",
+    "langchain": "langchain",
+    "openai_agents": "openai-agents",
+}
 """The peers beside agentflow, as the table calls them."""
-REFERENCE_UNITS = {"cpu_us": "us", "cpu_ms": "ms", "growth": "x", "kb": "kB"}
+REFERENCE_UNITS = {"cpu_us": "us", "wall_us": "us", "peak_kb": "kB", "cpu_ms": "ms", "growth": "x", "kb": "kB"}
 
 
 def number(value: float) -> str:
@@ -142,17 +155,19 @@ def lines(case: str, results: ByPeer) -> list[str]:
 
 
 def table(results: dict[str, ByPeer]) -> str:
-    """All figures as Markdown, by case: first those that all peers have no part in but llama-index, then the others."""
-    others = [peer for peer in PEERS if peer != "llamaindex"]
-    beside = [row for row in ROWS if any(results[row.case].get(peer) for peer in others)]
-    alone = [row for row in ROWS if row not in beside]
-    tables = [(alone, ["llamaindex"]), (beside, list(PEERS))]
-    return "\n\n".join(_table(results, rows, peers) for rows, peers in tables if rows)
+    """All figures as Markdown: a table for the rows of those areas in which the same peers have a part."""
+    beside: dict[str, set[str]] = {}
+    for row in ROWS:
+        beside.setdefault(CASES[row.case].area, set()).update(peer for peer in PEERS if results[row.case].get(peer))
+    tables: dict[tuple[str, ...], list[Row]] = {}
+    for row in ROWS:
+        tables.setdefault(tuple(peer for peer in PEERS if peer in beside[CASES[row.case].area]), []).append(row)
+    return "\n\n".join(_table(results, rows, peers) for peers, rows in tables.items())
 
 
-def _table(results: dict[str, ByPeer], rows: list[Row], peers: list[str]) -> str:
+def _table(results: dict[str, ByPeer], rows: list[Row], peers: tuple[str, ...]) -> str:
     out = [
-        f"| case | goal | agentflow | reached | {' | '.join(PEERS[peer] for peer in peers)} | R, or off |",
+        f"| case | goal | agentflow | reached | {' | '.join([*(PEERS[peer] for peer in peers), 'R, or off'])} |",
         f"|{'---|' * (5 + len(peers))}",
     ]
     for row in rows:

@@ -1,21 +1,19 @@
-"""A model that costs next to nothing: a transport inside the process, below the `openai` client.
+"""What an agent's model is reached by: a transport inside the process, or a server behind a socket.
 
-There is no socket and no server, so what a benchmark sees is the client and what lies above it.
+With the transport, which stands below the `openai` client, there is no socket and no server: what a benchmark sees is
+the client and what lies above it.
 """
 
 from __future__ import annotations
 
 import importlib
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import openai
 
-from server import MODEL
+from server import Model, Server
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import httpx2 as http
 else:
     # What this openai is built on: httpx before its version 3.
@@ -23,43 +21,65 @@ else:
 
 SYSTEM = "You add numbers."
 QUESTION = "What is 2 + 3?"
-ANSWER = "The sum is 5."
-URL = "http://stub.invalid/v1"
 
 
-class Stub:
-    """Asks for `add(a=2, b=3)` until the conversation carries `turns` of its results, then gives the answer."""
+class Endpoint:
+    """A model that asks for a tool `turns` times and answers then, and how clients reach it."""
+
+    url: str
 
     def __init__(self, turns: int) -> None:
         self.turns = turns
-        self.requests = self.results = 0
-        calls = [
-            {"id": f"call_{i}", "type": "function", "function": {"name": "add", "arguments": '{"a": 2, "b": 3}'}}
-            for i in range(turns)
-        ]
-        self._replies = [_reply({"content": None, "tool_calls": [call]}, "tool_calls") for call in calls]
-        self._replies.append(_reply({"content": ANSWER}, "stop"))
 
-    def _answer(self, request: http.Request) -> http.Response:
-        body = request.content.replace(b'": "', b'":"')
-        results = body.count(b'"role":"tool"')
-        self.requests += 1
-        self.results += results > 0 and body.count(b'"content":"5"') == results
-        return http.Response(
-            200, headers={"content-type": "application/json"}, content=self._replies[min(results, self.turns)]
-        )
-
-    def http_client(self) -> http.AsyncClient:
-        """What a client of the model sends its requests through."""
-        return http.AsyncClient(transport=http.MockTransport(self._answer))
+    def http_client(self) -> http.AsyncClient | None:
+        """What a client sends its requests through; None for what it makes itself."""
+        raise NotImplementedError
 
     def client(self) -> openai.AsyncOpenAI:
         """The bare client."""
-        return openai.AsyncOpenAI(api_key="none", base_url=URL, http_client=self.http_client(), max_retries=0)
+        return openai.AsyncOpenAI(api_key="none", base_url=self.url, http_client=self.http_client(), max_retries=0)
+
+    def asked(self) -> tuple[int, int]:
+        """See `Model.asked`."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """End what was started."""
 
 
-def _reply(message: Mapping[str, Any], reason: str) -> bytes:
-    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": reason, "logprobs": None}
-    usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
-    reply = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": MODEL, "choices": [choice]}
-    return json.dumps({**reply, "usage": usage}).encode()
+class Stub(Endpoint):
+    """The model inside the process."""
+
+    url = "http://stub.invalid/v1"
+
+    def __init__(self, turns: int) -> None:
+        super().__init__(turns)
+        self._model = Model(turns)
+
+    def _answer(self, request: http.Request) -> http.Response:
+        kind, content = self._model.answer(request.content)
+        return http.Response(200, headers={"content-type": kind}, content=content)
+
+    def http_client(self) -> http.AsyncClient:
+        return http.AsyncClient(transport=http.MockTransport(self._answer))
+
+    def asked(self) -> tuple[int, int]:
+        return self._model.asked()
+
+
+class Served(Endpoint):
+    """The model in a process of its own, behind a socket."""
+
+    def __init__(self, turns: int, chunks: int = 0) -> None:
+        super().__init__(turns)
+        self._server = Server(turns, chunks)
+        self.url = self._server.url
+
+    def http_client(self) -> None:
+        return None
+
+    def asked(self) -> tuple[int, int]:
+        return self._server.asked()
+
+    def stop(self) -> None:
+        self._server.stop()

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import json
+import time
+import tracemalloc
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from measure import Timer
+from measure import Timer, peak_resident, resident
+from server import ANSWER, MODEL, tool_call, tool_result, words
 
 from .case import Case, check
 from .traces import start_tracing
 
 if TYPE_CHECKING:
+    from stub import Endpoint
+
     from .case import Metrics
 
 CONTENT = ("add numbers", "2 + 3", '"b": 3', "sum is 5")
 """Pieces of what is said to the model and by it."""
+CHUNKS = 1_000
+PATIENCE = 120.0
 
 
 class Agent(Case):
-    """A model asks for a tool, the tool runs, the model answers."""
+    """A model asks for a tool, the tool runs, the model answers. The model is inside the process."""
 
     name = "agent"
     area = "agents"
@@ -28,24 +38,35 @@ class Agent(Case):
     runs = 100
 
     async def set_up(self) -> None:
-        from stub import Stub  # noqa: PLC0415 because it imports openai, which others must not pay for
-
-        self.stub = Stub(self.turns)
-        self.run = self.make(self.stub)
+        self.model = self.connect()
+        self.run = self.make(self.model)
         await self._run(2)
 
-    async def _run(self, runs: int) -> float:
-        from stub import ANSWER  # noqa: PLC0415 because it imports openai, which others must not pay for
+    def connect(self) -> Endpoint:
+        """What the agent's model is."""
+        from stub import Stub  # noqa: PLC0415 because it imports openai, which others must not pay for
 
-        self.stub.requests = self.stub.results = 0
+        return Stub(self.turns)
+
+    def check_asked(self, runs: int) -> None:
+        """Each turn is a request, and each but a run's first brings the tool's results."""
+        check(self.model.asked(), ((self.turns + 1) * runs, self.turns * runs))
+
+    async def _run(self, runs: int) -> float:
         with Timer() as timer:
             for _ in range(runs):
                 check(await self.run(), ANSWER)
-        check(self.stub.requests, (self.turns + 1) * runs)
-        check(self.stub.results, self.turns * runs)
+        self.check_asked(runs)
         return timer.cpu
 
     async def measure(self) -> Metrics:
+        try:
+            return await self.measured()
+        finally:
+            self.model.stop()
+
+    async def measured(self) -> Metrics:
+        """The figures."""
         return {"cpu_us": await self._run(self.runs) / self.runs * 1e6}
 
 
@@ -76,8 +97,162 @@ class AgentTraced(Agent):
             check([text for text in CONTENT if text in written], [])
         self.spans = len(spans)
 
-    async def measure(self) -> Metrics:
+    async def measured(self) -> Metrics:
         self.tracing.taken()
-        metrics = await super().measure()
+        metrics = await super().measured()
         check(self.tracing.taken(), self.runs * self.spans)
         return metrics
+
+
+class AgentServed(Agent):
+    """One tool call and an answer, where the model is a server behind a socket."""
+
+    name = "agent_served"
+    chunks = 0
+
+    def connect(self) -> Endpoint:
+        from stub import Served  # noqa: PLC0415 because it imports openai, which others must not pay for
+
+        return Served(self.turns, self.chunks)
+
+
+class AgentsAtOnce(AgentServed):
+    """Many runs of one agent at the same time: all of them meet in their tool."""
+
+    name = "agents_at_once"
+    workload = "agent_meeting"
+    repetitions = 7
+    runs = 200
+
+    async def set_up(self) -> None:
+        self.model = self.connect()
+        self.run = self.make(self.model, self._meet)
+        await self._at_once(1)
+
+    async def _meet(self) -> None:
+        await self.meeting.wait()
+
+    async def _at_once(self, runs: int) -> Timer:
+        self.meeting = asyncio.Barrier(runs)
+        with Timer() as timer:
+            async with asyncio.timeout(PATIENCE):
+                got = await asyncio.gather(*[self.run() for _ in range(runs)])
+        check(got, [ANSWER] * runs)
+        self.check_asked(runs)
+        return timer
+
+    async def measured(self) -> Metrics:
+        before = resident()
+        timer = await self._at_once(self.runs)
+        return {
+            "cpu_us": timer.cpu / self.runs * 1e6,
+            "wall_us": timer.wall / self.runs * 1e6,
+            "peak_kb": (peak_resident() - before) / self.runs / 1024,
+        }
+
+
+def seconds_of_json(begin: int, end: int) -> float:
+    """CPU time that it takes to write the requests as JSON that a run sends between those turns."""
+    from stub import QUESTION, SYSTEM  # noqa: PLC0415 because it imports openai, which others must not pay for
+
+    messages: list[dict[str, Any]] = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": QUESTION}]
+    for number in range(end):
+        messages.append({"role": "assistant", "content": None, "tool_calls": [tool_call(number)]})
+        messages.append({"role": "tool", "tool_call_id": f"call_{number}", "content": tool_result(number)})
+    with Timer() as timer:
+        for turn in range(begin, end):
+            body = {"model": MODEL, "messages": messages[: 2 + 2 * turn]}
+            json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    return timer.cpu
+
+
+class AgentTurns(AgentServed):
+    """What the last turns of a long run cost over what its first ones cost, their JSON left out."""
+
+    name = "agent_turns"
+    workload = "agent_ticking"
+    repetitions = 7
+    turns = 100
+    runs = 5
+    early, late = (5, 25), (80, 100)
+    """The turns that are compared: they begin and end when the tool is called."""
+
+    async def set_up(self) -> None:
+        self.ticks: list[float] = []
+        self.model = self.connect()
+        self.run = self.make(self.model, self.tick)
+        await self.once()
+
+    def tick(self) -> None:
+        """The tool was called."""
+        self.ticks.append(time.process_time())
+
+    async def once(self) -> object:
+        """The messages of a run, as the library has them."""
+        self.ticks.clear()
+        gc.collect()
+        got, messages = await self.run()
+        check(got, ANSWER)
+        self.check_asked(1)
+        return messages
+
+    async def measured(self) -> Metrics:
+        early = late = 0.0
+        for _ in range(self.runs):
+            await self.once()
+            early += self.between(*self.early) - seconds_of_json(*self.early)
+            late += self.between(*self.late) - seconds_of_json(*self.late)
+        return {"growth": late / early, "cpu_us": late / self.runs / (self.late[1] - self.late[0]) * 1e6}
+
+    def between(self, begin: int, end: int) -> float:
+        """By how much what is ticked grew from the one turn to the other."""
+        check(len(self.ticks), self.turns)
+        return self.ticks[end - 1] - self.ticks[begin - 1]
+
+
+class AgentTurnsMemory(AgentTurns):
+    """The bytes by which a run grows with each turn while it goes on, and how many of them are its messages."""
+
+    name = "agent_turns_memory"
+    repetitions = 1
+    turns = 40
+    early, late = (10, 25), (25, 40)
+
+    def tick(self) -> None:
+        if len(self.ticks) + 1 in {*self.early, *self.late}:
+            gc.collect()
+        self.ticks.append(tracemalloc.get_traced_memory()[0])
+
+    async def measured(self) -> Metrics:
+        tracemalloc.start()
+        await self.once()  # warms up what tracemalloc counts
+        messages = await self.once()
+        gc.collect()
+        held = tracemalloc.get_traced_memory()[0]
+        del messages
+        gc.collect()
+        of_messages = (held - tracemalloc.get_traced_memory()[0]) / self.turns
+        tracemalloc.stop()
+        early, late = self.between(*self.early), self.between(*self.late)
+        kept = (early + late) / (self.late[1] - self.early[0])
+        return {"growth": late / early, "bytes": kept - of_messages, "message_bytes": of_messages}
+
+
+class AgentStreamed(AgentServed):
+    """One tool call and an answer of 1,000 chunks, followed piece by piece."""
+
+    name = "agent_streamed"
+    workload = "agent_streamed"
+    chunks = CHUNKS
+    runs = 5
+
+    async def _run(self, runs: int) -> float:
+        expected = ("".join(words(CHUNKS)), CHUNKS)
+        with Timer() as timer:
+            for _ in range(runs):
+                check(await self.run(), expected)
+        self.check_asked(runs)
+        return timer.cpu
+
+    async def measured(self) -> Metrics:
+        return {"cpu_us": await self._run(self.runs) / self.runs / CHUNKS * 1e6}

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from measure import Timer
-from server import ANSWER, MODEL, words
+from server import ANSWER, MODEL, Server, words
 
 from .case import Case, check
 from .traces import start_tracing
@@ -17,7 +14,6 @@ from .traces import start_tracing
 if TYPE_CHECKING:
     from .case import Metrics
 
-SERVER = Path(__file__).parents[1] / "server.py"
 CHUNKS = 1_000
 WARM_UP = 10
 
@@ -47,11 +43,8 @@ class Call(Case):
     calls = 200
 
     async def set_up(self) -> None:
-        command = [sys.executable, str(SERVER), str(CHUNKS)]
-        pipe = subprocess.PIPE
-        self.server = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)  # noqa: ASYNC220 because nothing runs yet that it could hold up
-        assert self.server.stdout
-        self.run = self.make(f"http://127.0.0.1:{int(self.server.stdout.readline())}/v1")
+        self.server = Server(chunks=CHUNKS)
+        self.run = self.make(self.server.url)
         await self.warm_up()
 
     async def warm_up(self) -> None:
@@ -70,7 +63,7 @@ class Call(Case):
         try:
             return await self.measured()
         finally:
-            self.server.communicate()  # closes its input, at which it ends
+            self.server.stop()
 
     async def measured(self) -> Metrics:
         """The figures."""

@@ -11,6 +11,10 @@ Run = Callable[[], Awaitable[int]]
 """A workload of fixed size."""
 Text = Callable[[], Awaitable[str]]
 """Asks an agent, and gives its answer."""
+Conversing = Callable[[], Awaitable[tuple[str, object]]]
+"""Asks an agent, and gives its answer and the run's messages as the library holds them."""
+Tick = Callable[[], None]
+"""Notes that a tool was called."""
 SizedRun = Callable[[int], Awaitable[int]]
 """A workload of the size that it is given."""
 Pausing = tuple[Callable[[], Awaitable[Any]], Callable[[Any, int], Awaitable[int]]]

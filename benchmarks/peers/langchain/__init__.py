@@ -1,3 +1,3 @@
 """langchain-openai's client, and langchain's agent, which is a graph, where events are streamed."""
 
-PACKAGES = ["langchain-openai"]
+PACKAGES = ["langchain", "langgraph", "langchain-openai"]

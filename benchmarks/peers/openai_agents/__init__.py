@@ -1,0 +1,3 @@
+"""openai-agents: its Agent and its Runner, over Chat Completions."""
+
+PACKAGES = ["openai-agents"]
