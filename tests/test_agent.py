@@ -11,10 +11,21 @@ import pytest
 from pydantic import BaseModel
 
 import typing_agents
-from agentflow import Event, Handler, WorkflowTimeoutError
+from agentflow import Context, Event, Handler, WorkflowTimeoutError
 from agentflow.clock import use_clock
 from agentflow.testing import FakeClock
-from agentflow_agents import AgentConfigurationError, AgentResult, FunctionAgent, TextDelta, Thought, ToolCall
+from agentflow_agents import (
+    AgentConfigurationError,
+    AgentResult,
+    ApprovalRequired,
+    FunctionAgent,
+    TextDelta,
+    Thought,
+    Tool,
+    ToolCall,
+    Withdrawn,
+    tool,
+)
 from agentflow_llm import (
     ChatCall,
     ChatMemory,
@@ -164,6 +175,71 @@ async def test_an_output_that_is_not_valid_goes_back_to_the_model_in_a_turn(live
     ]
 
 
+async def test_who_follows_is_told_that_an_answer_is_given_anew() -> None:
+    with ScriptedModel(['{"name": "Graz"}', '{"name": "Graz", "people": 3}']) as model:
+        events = await followed(FunctionAgent(llm=model, output=City, name="clerk").run("x"))
+    withdrawn = events.index(Withdrawn(agent="clerk"))
+    assert "".join(texts(events[:withdrawn])) == '{"name": "Graz"}'
+    assert "".join(texts(events[withdrawn:])) == '{"name": "Graz", "people": 3}'
+
+
+async def test_an_answer_of_a_tool_is_shown_like_any_answer() -> None:
+    direct = Tool(look, return_direct=True)
+    with ScriptedModel([ToolCallPart(id="1", name="look", arguments="{}")]) as model:
+        events = await followed(FunctionAgent([direct], model).run("x"))
+    assert texts(events) == ["nothing"]
+
+
+async def test_tools_may_keep_things_in_the_state_of_a_run() -> None:
+    async def note(name: str, ctx: Context) -> str:
+        """Note something."""
+        await ctx.store.set("names", [*await ctx.get("names", []), name])
+        return "noted"
+
+    @tool(requires_approval=True)
+    def wait() -> str:
+        """Wait."""
+        return "waited"
+
+    def script() -> list[Any]:
+        return [ToolCallPart(id=n, name="note", arguments=f'{{"name": "{n}"}}') for n in ("ann", "bob")]
+
+    agent = FunctionAgent([note, wait], ScriptedModel([*script(), ToolCallPart(id="3", name="wait", arguments="{}")]))
+    handler = agent.run("x")
+    async for event in handler.stream_events():
+        if isinstance(event, ApprovalRequired):
+            break
+    stored = handler.ctx.to_json()
+    await handler.cancel_run()
+    agent = FunctionAgent([note, wait], ScriptedModel(["done"]))
+    handler = agent.run(ctx=Context.from_json(agent, stored))
+    assert await handler.ctx.get("names") == ["ann", "bob"]
+    [question] = await agent.approvals(handler.ctx)
+    handler.ctx.send_event(question.approve())
+    assert str(await handler) == "done"
+    assert await agent.approvals(handler.ctx) == []
+
+
+async def test_who_approves_with_wrong_arguments_is_asked_once_more() -> None:
+    @tool(requires_approval=True)
+    def pay(euros: int) -> str:
+        """Pay."""
+        return f"{euros} paid"
+
+    with ScriptedModel([ToolCallPart(id="1", name="pay", arguments='{"euros": 9}'), "done"]) as model:
+        handler = FunctionAgent([pay], model).run("x")
+        answers: list[dict[str, Any] | None] = [{"euro": 5}, {"euros": 5}]
+        problems: list[str] = []
+        async for event in handler.stream_events():
+            if isinstance(event, ApprovalRequired):
+                problems.append(event.problem)
+                handler.ctx.send_event(event.approve(answers.pop(0)))
+    assert problems[0] == ""
+    assert "euros: is missing" in problems[1]
+    contents = [part.content for message in (await handler).messages for part in message.tool_results]
+    assert contents == ['(A person changed the arguments of this call to {"euros": 5})\n\n5 paid']
+
+
 async def test_an_output_that_never_is_valid_is_an_error() -> None:
     with ScriptedModel(["no"] * 3) as model, pytest.raises(LLMOutputError, match="no JSON object"):
         await FunctionAgent(llm=model, output=City).run("x")
@@ -182,8 +258,6 @@ async def test_a_model_that_declines_gives_no_output() -> None:
 
 
 async def test_a_tool_may_return_the_output_directly() -> None:
-    from agentflow_agents import tool  # noqa: PLC0415 because only this test makes such a tool
-
     @tool(return_direct=True)
     def find(people: int | None = None) -> dict[str, Any]:
         """Find a city."""
@@ -223,7 +297,7 @@ async def test_time_out_and_verbose_are_options_of_the_constructor(capsys: pytes
 
 @pytest.mark.parametrize("wrong", [3, "City", int, dict])
 def test_an_output_that_is_no_model_is_refused(wrong: Any) -> None:
-    with pytest.raises(AgentConfigurationError, match="it is a pydantic model"):
+    with pytest.raises(AgentConfigurationError, match="it must be a pydantic model"):
         FunctionAgent(output=wrong)
 
 

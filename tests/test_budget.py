@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import sys
+import threading
 from typing import Any
 
 import pytest
@@ -19,10 +21,21 @@ from agentflow_agents import (
     Budget,
     BudgetExceededError,
     FunctionAgent,
+    Spending,
     ToolResult,
     tool,
 )
-from agentflow_llm import ChatMemory, ChatMessage, Reply, ScriptedModel, TextPart, ToolCallPart, Usage
+from agentflow_agents.budget import Accounts
+from agentflow_llm import (
+    ChatMemory,
+    ChatMessage,
+    LLMUnavailableError,
+    Reply,
+    ScriptedModel,
+    TextPart,
+    ToolCallPart,
+    Usage,
+)
 
 
 def call(call_id: str, name: str = "look", arguments: str = "{}") -> ToolCallPart:
@@ -209,6 +222,15 @@ async def test_a_last_answer_that_calls_tools_all_the_same_calls_none() -> None:
     assert (result.output, told(result)) == ("Let me see.", [("1", "skipped")])
 
 
+async def test_a_last_answer_that_the_model_cannot_give_costs_no_work(caplog: pytest.LogCaptureFixture) -> None:
+    memory, budget = ChatMemory(), Budget(turns=1, last_answer=True)
+    with ScriptedModel([["Let me see.", call("1")], LLMUnavailableError("busy")]) as model:
+        result = await FunctionAgent([look], model, memory, budget=budget).run("x")
+    assert (result.stopped_by, result.output, told(result)) == ("turns", "Let me see.", [("1", "skipped")])
+    assert await memory.aget() == result.messages
+    assert "has no last answer: busy" in caplog.text
+
+
 async def test_an_error_is_raised_where_it_was_asked_for_and_has_the_result() -> None:
     agent = FunctionAgent([look], ScriptedModel([call("1")]), budget=Budget(turns=1, raises=True), name="clerk")
     with pytest.raises(BudgetExceededError, match="'clerk' reached its limit of turns") as caught:
@@ -252,6 +274,28 @@ async def test_tools_that_an_agent_calls_that_is_called_count() -> None:
     assert (result.stopped_by, told(result)) == ("answer", [("1", "ok")])
 
 
+def test_nothing_is_lost_of_what_agents_in_threads_spend() -> None:
+    spending = Spending()
+    accounts = Accounts(Budget(), spending)
+
+    def spend(thread: int) -> None:
+        for number in range(1_000):
+            accounts.heard(reply(TextPart(text="x"), tokens=1), [])
+            accounts.take_tool_call(f"{thread}/{number}")
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=spend, args=(thread,)) for thread in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert (spending.turns, spending.usage.total_tokens, spending.tool_calls) == (4_000,) * 3
+
+
 async def test_runs_side_by_side_spend_each_its_own() -> None:
     agent = FunctionAgent([look], ScriptedModel([call(str(n)) for n in range(4)]), budget=Budget(turns=2))
     results = await asyncio.gather(agent.run("x"), agent.run("y"))
@@ -287,15 +331,15 @@ async def test_the_same_call_with_the_same_result_is_told_to_the_model_at_the_th
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"turns": 0}, "Budget(turns=0): it is a whole number of 1 or more, or None for no limit."),
-        ({"turns": 1.5}, "Budget(turns=1.5): it is a whole number of 1 or more"),
-        ({"turns": True}, "Budget(turns=True): it is a whole number of 1 or more"),
-        ({"tokens": -1}, "Budget(tokens=-1): it is a whole number of 1 or more"),
-        ({"tool_calls": -1}, "Budget(tool_calls=-1): it is a whole number of 0 or more"),
-        ({"cost": 0}, "Budget(cost=0): it is a number above 0"),
-        ({"cost": "1"}, "Budget(cost='1'): it is a number above 0"),
-        ({"seconds": float("nan")}, "Budget(seconds=nan): it is a number above 0"),
-        ({"seconds": float("inf")}, "Budget(seconds=inf): it is a number above 0"),
+        ({"turns": 0}, "Budget(turns=0): it must be a whole number of 1 or more, or None for no limit."),
+        ({"turns": 1.5}, "Budget(turns=1.5): it must be a whole number of 1 or more"),
+        ({"turns": True}, "Budget(turns=True): it must be a whole number of 1 or more"),
+        ({"tokens": -1}, "Budget(tokens=-1): it must be a whole number of 1 or more"),
+        ({"tool_calls": -1}, "Budget(tool_calls=-1): it must be a whole number of 0 or more"),
+        ({"cost": 0}, "Budget(cost=0): it must be a number above 0"),
+        ({"cost": "1"}, "Budget(cost='1'): it must be a number above 0"),
+        ({"seconds": float("nan")}, "Budget(seconds=nan): it must be a number above 0"),
+        ({"seconds": float("inf")}, "Budget(seconds=inf): it must be a number above 0"),
     ],
 )
 def test_a_limit_that_makes_no_sense_is_refused(options: dict[str, Any], said: str) -> None:

@@ -401,9 +401,9 @@ def test_subclass_changes_the_prompts_that_it_names() -> None:
 @pytest.mark.parametrize(
     ("prompts", "said"),
     [
-        ({"sytem": "x"}, "FunctionAgent has no prompt 'sytem'. There are 'system', 'task'"),
+        ({"sytem": "x"}, "FunctionAgent(prompts=...) has no prompt 'sytem'. Did you mean 'system'? There are 'system', 'task'"),
         ({"refused": "No."}, "the prompt 'refused' of FunctionAgent(prompts=...) lacks {reason}"),
-        ({"system": 3}, "is 3: it is a text"),
+        ({"system": 3}, "is 3: it must be a text"),
     ],
 )
 def test_wrong_prompts_are_refused(prompts: dict[str, Any], said: str) -> None:
@@ -500,7 +500,7 @@ def test_importing_agents_brings_no_client_and_no_parser() -> None:
         ({"llm": OfflineModel}, r"it is a class, and no model. Write llm=OfflineModel\(\.\.\.\)"),
         ({"llm": "gpt-9"}, r"it is no model. Write llm=OpenAI\('gpt-9'\)"),
         ({"llm": 3}, r"it is no model. Write llm=OpenAI\('gpt-4o-mini'\)"),
-        ({"system_prompt": 3}, r"system_prompt=3\): it is a text"),
+        ({"system_prompt": 3}, r"system_prompt=3\): it must be a text"),
     ],
 )
 def test_option_that_cannot_be_is_answered_with_the_line_to_write(options: dict[str, Any], line: str) -> None:

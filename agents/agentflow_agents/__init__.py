@@ -16,6 +16,7 @@ from .events import (
     ToolCall,
     ToolResult,
     Turn,
+    Withdrawn,
 )
 from .function_agent import AgentState, FunctionAgent
 from .ingest import Ingest, IngestProgress, IngestResult
@@ -23,7 +24,7 @@ from .library import PassageFinder
 from .mcp import MCPOptions, MCPTools
 from .mcp_connection import MCPServerError
 from .rag_agent import RAGAgent
-from .rag_events import RAGResult, Withdrawn
+from .rag_events import RAGResult
 from .react_agent import ReActAgent
 from .records import ToolExecution
 from .search import DocumentIndex

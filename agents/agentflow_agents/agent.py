@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Generic
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, cast
 
 from pydantic import BaseModel
 
@@ -23,13 +23,13 @@ from agentflow_llm import (
     Reply,
     TextPart,
 )
-from agentflow_llm.output import OutputFormat, output_format
 from agentflow_llm.prompt import filled
 
 from .budget import Accounts, Budget
 from .children import run_as_tool
 from .errors import AgentConfigurationError, ToolError, UnreadableReplyError
-from .events import AgentInput, AgentResult, OutputT, TextDelta, Thought
+from .events import AgentInput, AgentResult, ApprovalRequired, OutputT, TextDelta, Thought
+from .options import ASKED, check_names, check_options, shape_of
 from .prompts import merged_prompts
 from .resources import choose_model, no_memory
 from .tool import Tool
@@ -95,7 +95,7 @@ class Agent(Workflow[AgentInput, AgentResult[OutputT]], Generic[OutputT]):
         resources: Mapping[Callable[..., Any], Any] | None = None,
     ) -> None:
         kind = type(self).__name__
-        _check(kind, llm, memory, system_prompt, budget)
+        check_options(kind, llm, memory, system_prompt, budget)
         given: dict[Callable[..., Any], Any] = {no_memory: memory}
         if llm is not None:
             given[choose_model] = llm
@@ -106,9 +106,9 @@ class Agent(Workflow[AgentInput, AgentResult[OutputT]], Generic[OutputT]):
         self.remembers = resources.get(no_memory) is not None
         """Has it a memory of its own?"""
         self.budget = Budget() if budget is None else budget
-        self.output = _shape(kind, output)
-        own = {} if system_prompt is None else {"system": system_prompt}
-        self._prompts = merged_prompts(type(self), {**(prompts or {}), **own})
+        self.output = shape_of(kind, output)
+        self._prompts = merged_prompts(type(self), {} if prompts is None else prompts, system_prompt)
+        self._system = self.system_message()
 
     @classmethod
     def wanted(cls, resources: Mapping[Callable[..., Any], Any]) -> dict[Callable[..., Any], Any]:
@@ -146,7 +146,15 @@ class Agent(Workflow[AgentInput, AgentResult[OutputT]], Generic[OutputT]):
 
         With the `ctx` of a run that has ended, `agent.run("and then?", ctx=handler.ctx)`, the conversation goes on.
         """
+        if fields:
+            known = {*self.start_event_class.model_fields, "ctx", "start_event", "stepwise", "detached"}
+            check_names(f"a run of {self.name!r}", fields, known, ASKED)
         if query is not None:
+            if not isinstance(cast("object", query), str):
+                raise AgentConfigurationError(
+                    f"{type(self).__name__}.run({shown(query)}): it must be a text. What was said before goes into "
+                    'history=: run("And then?", history=messages).'
+                )
             fields["query"] = query
         if history is not None:
             fields["history"] = list(history)
@@ -155,6 +163,14 @@ class Agent(Workflow[AgentInput, AgentResult[OutputT]], Generic[OutputT]):
     def run_sync(self, query: str | None = None, **arguments: Any) -> AgentResult[OutputT]:
         """As `run`, in plain code. See `Workflow.run_sync`."""
         return super().run_sync(query=query, **arguments)
+
+    async def approvals(self, ctx: Context[Any]) -> list[ApprovalRequired]:  # noqa: ARG002 because subclasses use it
+        """What a run waits for: the questions that no `Approval` has answered yet.
+
+        A run that was put away does not ask again when it goes on: `await agent.approvals(handler.ctx)` says what it
+        had asked.
+        """
+        return []
 
     def as_tool(
         self, name: str | None = None, description: str | None = None, **options: Unpack[Options]
@@ -185,11 +201,13 @@ class Agent(Workflow[AgentInput, AgentResult[OutputT]], Generic[OutputT]):
         async def call(arguments: dict[str, Any]) -> Any:
             query = arguments["query"]
             if not isinstance(query, str):
-                raise ToolError("query: it is a text.")
+                raise ToolError("query: it must be a text.")
             result = await run_as_tool(self, called, query)
             return "(It waits for a person.)" if result is None else self._answer_of(result)
 
-        return Tool.of_schema(called, told, parameters, call, **options)
+        made = Tool.of_schema(called, told, parameters, call, **options)
+        made.keeps_time = True
+        return made
 
     def _answer_of(self, result: AgentResult[Any]) -> Any:
         """What another agent's model is told of an answer."""
@@ -270,49 +288,9 @@ def tool_name(name: str) -> str:
     return _OTHER.sub("_", name)[:_LONGEST_NAME] or "agent"
 
 
-def _shape(kind: str, output: object) -> OutputFormat | None:
-    if output is None or output is str:
-        return None
-    if not isinstance(output, type) or not issubclass(output, BaseModel):
-        raise AgentConfigurationError(
-            f"{kind}(output={output!r}): it is a pydantic model. Write class Answer(BaseModel): city: str, and "
-            "output=Answer."
-        )
-    return output_format(output)
-
-
 def _factories(graph: Graph) -> set[Hashable]:
     """The factories of all resources of the steps, and of those that they need."""
     recipes = [recipe for plan in graph.steps for recipe in plan.resources.values()]
     for recipe in recipes:
         recipes.extend(recipe.needs.values())
     return {recipe.key for recipe in recipes}
-
-
-def _check(kind: str, llm: object, memory: object, system_prompt: object, budget: object) -> None:
-    if llm is not None and (isinstance(llm, type) or not isinstance(llm, ChatModel)):
-        what = "a class, and no model" if isinstance(llm, type) else "no model"
-        line = f"{llm.__name__}(...)" if isinstance(llm, type) else f"OpenAI({_model_name(llm)!r})"
-        raise AgentConfigurationError(
-            f"{kind}(llm={shown(llm)}): it is {what}. Write llm={line}, or leave it out for the one that the "
-            "environment names."
-        )
-    # a class has the methods that the protocol asks for
-    if memory is not None and (isinstance(memory, type) or not isinstance(memory, Memory)):
-        what = "a class, and no memory" if isinstance(memory, type) else "no memory"
-        line = f"{memory.__name__}()" if isinstance(memory, type) else "ChatMemory()"
-        raise AgentConfigurationError(
-            f"{kind}(memory={shown(memory)}): it is {what}. Write memory={line}, or leave it out for runs that know "
-            "nothing of each other."
-        )
-    if system_prompt is not None and not isinstance(system_prompt, str):
-        raise AgentConfigurationError(
-            f'{kind}(system_prompt={shown(system_prompt)}): it is a text. Write system_prompt="...", or "" for none.'
-        )
-    if budget is not None and not isinstance(budget, Budget):
-        raise AgentConfigurationError(f"{kind}(budget={shown(budget)}): write budget=Budget(turns=10, tokens=50_000).")
-
-
-def _model_name(given: object) -> str:
-    """The name of a model that was meant: a text that was given in place of a model is taken for one."""
-    return given if isinstance(given, str) and given else "gpt-4o-mini"

@@ -6,6 +6,7 @@ import math
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
+from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, Field, PrivateAttr
@@ -28,6 +29,8 @@ T = TypeVar("T")
 OWN_TURNS = 20
 """How often an agent calls its model in a run at most, where its budget does not say."""
 _COUNTS = {"turns", "tokens", "tool_calls"}
+_COUNTING = Lock()
+"""Agents that a tool runs in a thread spend from the budget of the run that called it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +70,7 @@ class Budget:
             if not sound or (value < least if least is not None else value <= 0):
                 what = f"a whole number of {least} or more" if whole else "a number above 0"
                 raise AgentConfigurationError(
-                    f"Budget({field.name}={shown(value)}): it is {what}, or None for no limit."
+                    f"Budget({field.name}={shown(value)}): it must be {what}, or None for no limit."
                 )
 
 
@@ -97,12 +100,13 @@ class Spending(BaseModel):
 
     def elapsed(self) -> float:
         """Seconds that have passed; the clock starts when it is first looked at."""
-        if not self.waits:
-            now = current_clock().monotonic()
-            if self._since is not None:
-                self.seconds += now - self._since
-            self._since = now
-        return self.seconds
+        with _COUNTING:
+            if not self.waits:
+                now = current_clock().monotonic()
+                if self._since is not None:
+                    self.seconds += now - self._since
+                self._since = now
+            return self.seconds
 
     def stop_clock(self) -> None:
         """An approval is waited for."""
@@ -170,7 +174,7 @@ class Accounts:
 
     async def in_time(self, work: Coroutine[Any, Any, T]) -> T | None:
         """Await it; None where the seconds are over before it ends: then it is cancelled."""
-        seconds = self._seconds_left()
+        seconds = self.seconds_left()
         if seconds is None:
             return await work
         limit = current_clock().timeout(seconds)
@@ -182,7 +186,7 @@ class Accounts:
                 raise
             return None
 
-    def _seconds_left(self) -> float | None:
+    def seconds_left(self) -> float | None:
         """How long what begins now may take; None for no limit."""
         left = [
             account.budget.seconds - account.spending.elapsed()
@@ -193,15 +197,16 @@ class Accounts:
 
     def take_tool_call(self, call_id: str) -> bool:
         """Count a tool call of the run. False: there is none left."""
-        if call_id in self.own.spending.taken:
+        with _COUNTING:
+            if call_id in self.own.spending.taken:
+                return True
+            for budget, spent in self.all:
+                if budget.tool_calls is not None and spent.tool_calls >= budget.tool_calls:
+                    return False
+            for account in self.all:
+                account.spending.tool_calls += 1
+            self.own.spending.taken.add(call_id)
             return True
-        for budget, spent in self.all:
-            if budget.tool_calls is not None and spent.tool_calls >= budget.tool_calls:
-                return False
-        for account in self.all:
-            account.spending.tool_calls += 1
-        self.own.spending.taken.add(call_id)
-        return True
 
     def heard(self, reply: Reply, sent: Sequence[ChatMessage]) -> None:
         """Count an answer of a model to the messages that were sent."""
@@ -211,9 +216,10 @@ class Accounts:
             tokens = self.own.spending.estimator().count([*sent, reply.message])
         price_unknown = usage.cost is None and (usage.http_requests > 0 or bool(usage.total_tokens))
         for budget, spent in self.all:
-            spent.turns += 1
-            spent.tokens += tokens or 0
-            spent.usage += usage
+            with _COUNTING:
+                spent.turns += 1
+                spent.tokens += tokens or 0
+                spent.usage += usage
             if price_unknown and budget.cost is not None and not spent.unpriced:
                 spent.unpriced = reply.model or "the model"
                 logger().warning(

@@ -34,6 +34,8 @@ class Child(BaseModel):
     """What `ctx.to_dict()` gave."""
     questions: dict[str, str]
     """By the id under which the parent asked, the child's own: the questions that nobody has answered."""
+    asked: dict[str, ApprovalRequired] = Field(default_factory=dict[str, ApprovalRequired])
+    """The same, as the parent asked them."""
     answers: list[Approval] = Field(default_factory=list[Approval])
     """What came since it was put away."""
     called: bool = False
@@ -101,6 +103,7 @@ async def run_child(
 def answered(child: Child, approval: Approval) -> bool:
     """Keep an answer for the child whose question it is. True: somebody is to bring it."""
     own = child.questions.pop(approval.call_id)
+    child.asked.pop(approval.call_id, None)
     child.answers.append(approval.model_copy(update={"call_id": own}))
     called, child.called = child.called, True
     return not called

@@ -6,8 +6,10 @@ import re
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from unicodedata import normalize
+
+from pydantic import BaseModel
 
 from agentflow_llm.reading import sentences, stem, stems, words
 from agentflow_llm.terms import indexed, is_sign
@@ -15,14 +17,18 @@ from agentflow_llm.terms import indexed, is_sign
 from .numerals import NUMERALS, numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from agentflow_llm import Passage
+    from agentflow_llm import ChatMessage, Passage
 
 _ENOUGH = 0.6
 """The share of a claim's words that the passages have at least; tests/test_rag_quality.py measures it."""
 _PART = 0.3
 """The share that a passage has of its own, at least, where several are cited together."""
+
+_HISTORY = 6
+_LONGEST = 1_000
+"""How many messages, and how many characters of each, say what was said."""
 
 _NAMED = r"(?:passages?|sources?|documents?)\s*"
 _AND = r"\s*(?:[,;&\-\u2013\u2014]|and|to)\s*"
@@ -67,8 +73,8 @@ class Citation:
     holds: bool
 
 
-def citations_in(answer: str, passages: Sequence[Passage]) -> list[Citation]:
-    """The citations in an answer, in their order, each checked.
+def citations_in(answer: str | BaseModel, passages: Sequence[Passage]) -> list[Citation]:
+    """The citations in an answer, or in all texts of an object, in their order, each checked.
 
     `[1]`, `[1][2]`, `[1, 3]`, `[2-4]`, `[^1]`, `[Passage 2]`, `(Source 2)` are such, and those in the brackets of
     Chinese texts; not what stands in code, in a heading, or in a list of sources at the end. A mark belongs to its
@@ -80,6 +86,8 @@ def citations_in(answer: str, passages: Sequence[Passage]) -> list[Citation]:
     from there with its words, and is left out. Where several passages are cited together they have to support the
     claim together, and each to have a part in it.
     """
+    if isinstance(answer, BaseModel):
+        answer = "\n\n".join(_texts(answer.model_dump(mode="json")))
     pages = [_Page.of(passage) for passage in passages]
     found: list[Citation] = []
     for claim, cited_numbers in _claims(answer, len(passages)):
@@ -116,9 +124,28 @@ def source_of(passage: Passage) -> str:
     return str(said or passage.id)
 
 
+def place_of(passage: Passage) -> str:
+    """The same, with the heading that the passage stands under."""
+    heading = passage.metadata.get("heading")
+    return f"{source_of(passage)} > {heading}" if heading else source_of(passage)
+
+
+def says(answer: str, sentence: str) -> bool:
+    """Whether a sentence is in an answer, whatever its capitals and signs. One without words never is."""
+    told, wanted = (" ".join(words(text)).casefold() for text in (answer, sentence))
+    return _stands_in(wanted, told)
+
+
 def without_marks(text: str) -> str:
     """The text without the marks of citations."""
     return " ".join(_WITH_SPACE.sub("", " ".join(text.split())).split())
+
+
+def retold(messages: Iterable[ChatMessage]) -> str:
+    """The last of what was said, as text. Marks are left out: their passages are not there any more."""
+    who = {"user": "User", "assistant": "Assistant"}
+    lines = [(who[m.role], without_marks(m.text)) for m in messages if m.role in who and m.text.strip()]
+    return "\n".join(f"{name}: {text[:_LONGEST]}" for name, text in lines[-_HISTORY:])
 
 
 def _claims(answer: str, most: int) -> Iterator[tuple[str, list[int]]]:
@@ -223,3 +250,12 @@ def _stands_in(claim: str, text: str) -> bool:
             return True
         at = text.find(claim, at + 1)
     return False
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        inner = cast("dict[str, object] | list[object]", value)
+        for one in inner.values() if isinstance(inner, dict) else inner:
+            yield from _texts(one)

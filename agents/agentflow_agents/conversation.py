@@ -53,8 +53,6 @@ class Conversation(BaseModel):
     """How often in a row the model was told that what it said cannot be read."""
     repeated: dict[str, int] = Field(default_factory=dict[str, int])
     """How often a call was made with the same arguments, and the same came of it, by a digest of both."""
-    asked: dict[str, ToolCallPart] = Field(default_factory=dict[str, ToolCallPart])
-    """By id, the calls that wait for a person's approval."""
     handoffs: dict[str, str] = Field(default_factory=dict[str, str])
     """The colleagues to whom this run may hand over, and what each is for."""
     handoff: Handoff | None = None
@@ -69,7 +67,7 @@ class Conversation(BaseModel):
         self.call_ids = {call.id for message in earlier for call in message.tool_calls}
         self.pending, self.entering = None, []
         self.turns = self.corrections = 0
-        self.repeated, self.asked, self.handoffs, self.handoff = {}, {}, {}, None
+        self.repeated, self.handoffs, self.handoff = {}, {}, None
 
     def hear(self, reply: Reply) -> list[ToolCallPart]:
         """Take up what the model said, as pending; returns its calls, each with an id of its own."""

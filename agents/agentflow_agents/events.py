@@ -58,6 +58,12 @@ class Thought(Event):
     agent: str = ""
 
 
+class Withdrawn(Event):
+    """What the agent has said in this turn is not its answer: it says it anew. Shown on the stream."""
+
+    agent: str = ""
+
+
 class ToolCall(Event):
     """The model asks for a tool. Shown on the stream.
 
@@ -107,6 +113,8 @@ class ApprovalRequired(InputRequiredEvent):
     tool: str
     arguments: dict[str, Any]
     agent: str = ""
+    problem: str = ""
+    """What is wrong with the arguments with which the call was approved: it is asked for once more."""
 
     def approve(self, arguments: dict[str, Any] | None = None) -> Approval:
         """The call may go on; with `arguments`, these take the place of the model's."""

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from pydantic import BaseModel, Field
 
 from agentflow import Context, step
+from agentflow.log import logger
 from agentflow_llm import (
     ChatMessage,
     ChatModel,
+    LLMError,
     LLMOutputError,
     Memory,
     ToolCallPart,
@@ -27,7 +29,7 @@ from agentflow_llm import (
 from .agent import Agent, as_tools, tool_name
 from .budget import OWN_TURNS, Accounts, Spending
 from .children import Child, Place, answered, asking, warn_of
-from .conversation import Conversation, Handoff, without_calls
+from .conversation import Conversation, Handoff, said, without_calls
 from .errors import BudgetExceededError, ToolError, UnreadableReplyError
 from .events import (
     AgentInput,
@@ -36,18 +38,24 @@ from .events import (
     ApprovalRequired,
     Finished,
     OutputT,
+    TextDelta,
     ToolCall,
     ToolResult,
     Turn,
+    Withdrawn,
     arguments_text,
 )
+from .options import MEANT, AgentOptions, check_names
 from .resources import Model, Remembered, Tools, no_tools
 from .tool import Tool
 from .toolbox import Toolbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
+    from typing_extensions import Unpack
+
+    from agentflow_llm import Reply
     from agentflow_llm.messages import ToolOutcome
 
     from .budget import Budget
@@ -59,19 +67,22 @@ _HAND_OVER = {
     "required": ["message"],
     "additionalProperties": False,
 }
+_OWN = ["tools", "llm", "memory", "system_prompt", "output", "budget"]
 _REPEATED = 3
 """So often the same call may be made, with the same result, before the model is told."""
 _CORRECTIONS = 2
 """So often in a row the model is told that what it said cannot be read."""
 
 
-class AgentState(BaseModel):
-    """The state of a run. A subclass of the agent may derive one with more fields."""
+class AgentState(BaseModel, extra="allow"):
+    """The state of a run. Tools and steps may keep more in it; a subclass of the agent may derive one with types."""
 
     conversation: Conversation = Field(default_factory=Conversation)
     spending: Spending = Field(default_factory=Spending)
     children: dict[str, Child] = Field(default_factory=dict[str, Child])
     """By the id of a call, the agents that it called and that wait for a person."""
+    asked: dict[str, ApprovalRequired] = Field(default_factory=dict[str, ApprovalRequired])
+    """By the id of a call, what a person was asked and has not answered."""
 
 
 class FunctionAgent(Agent[OutputT]):
@@ -94,7 +105,6 @@ class FunctionAgent(Agent[OutputT]):
         ),
         "skipped": "This call was skipped: the limit of {limit} was reached.",
         "last_answer": "The limit of {limit} was reached. Answer now, as well as you can, from what you have.",
-        "too_late": "The time of the run was over before the tool had a result.",
         "repeated": "(You have made this very call {times} times, and this came of it each time. Do something else.)",
         "refused": "A person was asked, and refused this call. {reason}",
         "edited": "(A person changed the arguments of this call to {arguments})",
@@ -113,13 +123,13 @@ class FunctionAgent(Agent[OutputT]):
         *,
         output: type[OutputT] | None = None,
         budget: Budget | None = None,
-        resources: Mapping[Callable[..., Any], Any] | None = None,
-        **options: Any,
+        **options: Unpack[AgentOptions],
     ) -> None:
+        check_names(type(self).__name__, options, [*_OWN, *AgentOptions.__optional_keys__], MEANT)
         box = Toolbox(as_tools(tools))
         self.asks_for = box.resources
-        resources = {**self.wanted({no_tools: box}), **(resources or {})}
-        super().__init__(llm, memory, system_prompt, output=output, budget=budget, resources=resources, **options)
+        options["resources"] = {**self.wanted({no_tools: box}), **(options.get("resources") or {})}
+        super().__init__(llm, memory, system_prompt, output=output, budget=budget, **options)
 
     # -- the loop ------------------------------------------------------------------------------------
 
@@ -128,11 +138,12 @@ class FunctionAgent(Agent[OutputT]):
         """Put the question behind what was said before."""
         await ctx.set("spending", Spending())
         await ctx.set("children", {})
+        await ctx.set("asked", {})
         talk, accounts = await self.state_of(ctx)
         history = ev.history
         if history is None and memory is not None:
             history = await memory.aget(ev.query)
-        talk.begin(ev.query, system=self.system_message(), history=history)
+        talk.begin(ev.query, system=self._system, history=history)
         talk.handoffs = ev.handoffs
         accounts.own.spending.elapsed()
         return Turn(number=1)
@@ -155,6 +166,7 @@ class FunctionAgent(Agent[OutputT]):
             if error.reply is None or talk.corrections >= _CORRECTIONS:
                 raise
             talk.correct(error.reply, str(error))
+            ctx.write_event_to_stream(Withdrawn(agent=self.name))
             return await self._corrected(talk, memory)
         if reply is None:
             return Finished(stopped_by="seconds")
@@ -181,20 +193,21 @@ class FunctionAgent(Agent[OutputT]):
         goes_on = ev.id in children
         asked = None if ev.approved or goes_on else tools.asks_approval(ev.name, ev.arguments)
         if asked is not None:
-            talk.asked[ev.id] = call
             accounts.stop_clock()
-            return ApprovalRequired(call_id=ev.id, tool=ev.name, arguments=asked, agent=self.name)
+            question = ApprovalRequired(call_id=ev.id, tool=ev.name, arguments=asked, agent=self.name)
+            (await asked_of(ctx))[ev.id] = question
+            return question
         if not goes_on and not accounts.take_tool_call(ev.id):
             return self._told(ctx, call, self.prompt("skipped", limit="tool_calls"), "skipped")
         place = Place(children, ev, talk.call_ids)
+        tool = tools.find(ev.name)
+        within = None if tool is not None and tool.keeps_time else accounts.seconds_left()
         with accounts.shared(), place.here():
-            result = await accounts.in_time(tools.execute(ev.id, ev.name, ev.arguments, ctx=ctx))
+            result = await tools.execute(ev.id, ev.name, ev.arguments, ctx=ctx, within=within)
         if place.paused is not None:
             for _ in place.paused.questions:
                 accounts.stop_clock()
             return place.paused.questions
-        if result is None:
-            return self._told(ctx, call, self.prompt("too_late"), "timeout")
         content, times = result.content, talk.times(call, result.content)
         if times >= _REPEATED:
             content = f"{content}\n\n{self.prompt('repeated', times=str(times))}"
@@ -203,23 +216,34 @@ class FunctionAgent(Agent[OutputT]):
         return self._told(ctx, call, content, result.outcome)
 
     @step
-    async def decide(self, ctx: Context[AgentState], ev: Approval) -> ToolCall | ToolResult | None:
-        """A person has said whether a call may go on."""
+    async def decide(
+        self, ctx: Context[AgentState], ev: Approval, tools: Tools
+    ) -> ToolCall | ToolResult | ApprovalRequired | None:
+        """A person has said whether a call may go on. With arguments that are wrong, the person is asked once more."""
         talk, accounts = await self.state_of(ctx)
-        children = await children_of(ctx)
+        children, asked = await children_of(ctx), await asked_of(ctx)
         parent = asking(children, ev.call_id)
-        call = talk.asked.pop(ev.call_id, None)
-        if call is None and parent is None:
-            warn_of(ev, [*talk.asked, *(question for child in children.values() for question in child.questions)])
-            return None
-        accounts.start_clock()
-        if call is None:
-            assert parent is not None
+        if parent is not None:
+            accounts.start_clock()
             return children[parent].call if answered(children[parent], ev) else None
+        question = asked.get(ev.call_id)
+        if question is None:
+            warn_of(ev, [*asked, *(name for child in children.values() for name in child.questions)])
+            return None
+        call = ToolCallPart(id=ev.call_id, name=question.tool, arguments=talk.arguments_of(ev.call_id))
+        decided: ToolCall | ToolResult
         if not ev.approved:
-            return self._told(ctx, call, self.prompt("refused", reason=ev.reason).strip(), "refused")
-        arguments = call.arguments if ev.arguments is None else arguments_text(ev.arguments)
-        return ToolCall(id=call.id, name=call.name, arguments=arguments, agent=self.name, approved=True)
+            decided = self._told(ctx, call, self.prompt("refused", reason=ev.reason).strip(), "refused")
+        else:
+            arguments = call.arguments if ev.arguments is None else arguments_text(ev.arguments)
+            problem = tools.problem_with(call.name, arguments)
+            if problem:
+                asked[ev.call_id] = question = question.model_copy(update={"problem": problem})
+                return question
+            decided = ToolCall(id=call.id, name=call.name, arguments=arguments, agent=self.name, approved=True)
+        del asked[ev.call_id]
+        accounts.start_clock()
+        return decided
 
     @step
     async def collect_results(
@@ -234,6 +258,7 @@ class FunctionAgent(Agent[OutputT]):
         turn = talk.turn([result.part() for result in told])
         direct = next((result.content for result in told if self._is_direct(result, tools)), None)
         if direct is not None and talk.handoff is None:
+            ctx.write_event_to_stream(TextDelta(text=direct, agent=self.name))
             turn.append(ChatMessage(role="assistant", content=direct, id=f"{talk.pending.id}_direct"))
         await self._enter(talk, turn, memory)
         if talk.handoff is not None:
@@ -254,8 +279,7 @@ class FunctionAgent(Agent[OutputT]):
             await self._enter(talk, talk.turn(skipped), memory)
         limited = ev.stopped_by not in {"answer", "tool", "handoff"}
         if limited and self.budget.last_answer:
-            if not talk.entering:
-                talk.entering = await self._last_answer(ctx, talk, accounts, llm, ev.stopped_by)
+            talk.entering = talk.entering or await self._last_answer(ctx, talk, accounts, llm, ev.stopped_by)
             await self._enter(talk, talk.entering, memory)
         output: Any = self.read_output(talk.said)
         result = AgentResult[OutputT](
@@ -272,6 +296,11 @@ class FunctionAgent(Agent[OutputT]):
         return result
 
     # -- what the steps use --------------------------------------------------------------------------
+
+    async def approvals(self, ctx: Context[Any]) -> list[ApprovalRequired]:
+        """See `Agent.approvals`."""
+        children = await children_of(ctx)
+        return [*(await asked_of(ctx)).values(), *(q for child in children.values() for q in child.asked.values())]
 
     async def state_of(self, ctx: Context[AgentState]) -> tuple[Conversation, Accounts]:
         """The conversation of a run itself, no copy, and what it spends from."""
@@ -304,11 +333,14 @@ class FunctionAgent(Agent[OutputT]):
         question = ChatMessage(role="user", content=self.prompt("last_answer", limit=limit))
         try:
             reply = await self.asked(ctx, accounts, llm, [*talk.messages, question])
-        except (LLMOutputError, UnreadableReplyError) as error:
-            if error.reply is None:
-                raise
-            reply = error.reply
-        return [question, without_calls(reply.message)]
+        except (LLMError, UnreadableReplyError) as error:
+            found: Reply | None = getattr(error, "reply", None)
+            if found is None:  # what there is so far is worth more than the error
+                logger().warning(f"{self.name!r} has no last answer: {error}")
+                return []
+            reply = found
+        answer = without_calls(reply.message)
+        return [question, answer] if said(answer) else []
 
     def _told(self, ctx: Context[AgentState], call: ToolCallPart, content: str, outcome: ToolOutcome) -> ToolResult:
         told = ToolResult(call_id=call.id, name=call.name, content=content, outcome=outcome, agent=self.name)
@@ -331,6 +363,11 @@ class FunctionAgent(Agent[OutputT]):
         if memory is not None:
             await memory.aput(*talk.messages[talk.kept :], *turn)
         talk.add(turn)
+
+
+async def asked_of(ctx: Context[AgentState]) -> dict[str, ApprovalRequired]:
+    """By the id of a call, what a person was asked and has not answered; no copy."""
+    return cast("dict[str, ApprovalRequired]", await ctx.get("asked"))
 
 
 async def children_of(ctx: Context[AgentState]) -> dict[str, Child]:

@@ -51,10 +51,6 @@ class Repair(Event):
     problems: list[str]
 
 
-class Withdrawn(Event):
-    """What the agent has said so far is not its answer. Shown on the stream: what is said from here on is."""
-
-
 class RAGResult(AgentResult[OutputT]):
     """What was answered from documents.
 
@@ -80,12 +76,17 @@ class Inquiry(BaseModel):
     passages: list[Passage] = Field(default_factory=list[Passage])
     """Those that the model was shown last."""
     repaired: bool = False
-    """Whether it has been told what is wrong with its answer from these."""
+    """Whether it is told now what was wrong with its answer."""
     answer: str = ""
     citations: list[Citation] = Field(default_factory=list[Citation])
     outcome: Literal["", "found", "not_found", "refused"] = ""
     told: str = ""
     """What the stream has of the answer, and was not withdrawn."""
+
+    def show(self, passages: list[Passage]) -> None:
+        """The model is shown these now: what it said of others counts no more."""
+        self.passages = passages
+        self.answer, self.citations, self.outcome = "", [], ""
 
 
 class RAGState(AgentState):

@@ -188,6 +188,11 @@ class Team(Agent[Any]):
         talk.spending.start_clock()
         return talk.turn if answered(child, ev) else None
 
+    async def approvals(self, ctx: Context[Any]) -> list[ApprovalRequired]:
+        """See `Agent.approvals`."""
+        child = (await talk_of(ctx)).child
+        return [] if child is None else [*child.asked.values()]
+
     def _start(self, talk: Talk, turn: AgentTurn) -> Handler[AgentResult[Any]]:
         agent = self.roster.agents[turn.agent]
         history = talk.messages if self.shared else None if agent.remembers else talk.parts.get(turn.agent, [])

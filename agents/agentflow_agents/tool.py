@@ -113,6 +113,8 @@ class Tool(Generic[P, R_co]):
         self.requires_approval = requires_approval
         self.tracebacks = tracebacks
         self.max_chars = max_chars
+        self.keeps_time = False
+        """Does it end by itself when the time that a budget leaves is over?"""
         self._check_numbers()
         self._slots = None if concurrency is None else Slots(concurrency)
         check_kind(function, self._code, self.name)
@@ -219,6 +221,14 @@ class Tool(Generic[P, R_co]):
             return self._arguments.plain(found)
         except Exception:  # noqa: BLE001 because a serializer of the tool's own may raise anything: then as they came
             return json.loads(arguments)  # type: ignore[no-any-return]  # because it is the object that was validated
+
+    def problem_with(self, arguments: str) -> str:
+        """What is wrong with these arguments; "" where nothing is."""
+        try:
+            self._arguments.validate(arguments)
+        except ToolError as error:
+            return str(error)
+        return ""
 
     async def invoke(
         self,

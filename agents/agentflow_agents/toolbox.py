@@ -83,6 +83,11 @@ class Toolbox:
         tool = self._tools.get(name)
         return None if tool is None else tool.asks_approval(arguments)
 
+    def problem_with(self, name: str, arguments: str) -> str:
+        """What is wrong with these arguments; "" where nothing is."""
+        tool = self._tools.get(name)
+        return "" if tool is None else tool.problem_with(arguments)
+
     async def execute(
         self,
         call_id: str,

@@ -1,0 +1,64 @@
+"""What agents and their runs may be given: what is not known is refused, with what was meant."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from agentflow_agents import AgentConfigurationError, FunctionAgent, ReActAgent
+from agentflow_llm import ChatMessage, ScriptedModel
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ({"model": "gpt-4o"}, "FunctionAgent has no option 'model'. Write llm= There are budget, description, llm,"),
+        ({"max_turns": 3}, "no option 'max_turns'. Write budget=Budget(turns=10)"),
+        ({"output_cls": dict}, "no option 'output_cls'. Write output="),
+        ({"promts": {}}, "no option 'promts'. Write prompts="),
+        ({"zebra": 1}, "no option 'zebra'. There are"),
+        ({"prompts": "be kind"}, "FunctionAgent(prompts='be kind'): it must be a mapping of names to texts."),
+    ],
+)
+def test_an_unknown_option_is_refused(option: dict[str, Any], said: str) -> None:
+    with pytest.raises(AgentConfigurationError, match=re.escape(said)):
+        FunctionAgent(**option)
+
+
+@pytest.mark.parametrize("kind", [FunctionAgent, ReActAgent])
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"user_msg": "x"}, "has no option 'user_msg'. Write query="),
+        ({"query": "x", "chat_history": []}, "has no option 'chat_history'. Write history="),
+        ({"query": "x", "histroy": []}, "has no option 'histroy'. Write history="),
+        ({"query": "x", "memory": None}, "has no option 'memory'. Write memory= of the agent"),
+        ({"query": "x", "max_iterations": 3}, "Write budget=Budget(turns=10) of the agent"),
+    ],
+)
+def test_an_unknown_option_of_a_run_is_refused(kind: type[FunctionAgent], given: dict[str, Any], said: str) -> None:
+    with pytest.raises(AgentConfigurationError, match=re.escape(said)):
+        kind(llm=ScriptedModel([])).run(**given)
+
+
+@pytest.mark.parametrize("query", [[ChatMessage(role="user", content="x")], ChatMessage(role="user", content="x"), 3])
+def test_a_question_is_a_text(query: Any) -> None:
+    with pytest.raises(AgentConfigurationError, match=r"it must be a text\. What was said before goes into history="):
+        FunctionAgent(llm=ScriptedModel([])).run(query)
+
+
+def test_a_misspelt_prompt_of_a_subclass_is_refused() -> None:
+    class Pirate(FunctionAgent):
+        PROMPTS = {"sytem": "You are a pirate."}  # noqa: RUF012 because users write it so
+
+    with pytest.raises(AgentConfigurationError, match=r"Pirate has no prompt 'sytem'\. Did you mean 'system'"):
+        Pirate(llm=ScriptedModel([]))
+
+
+def test_a_subclass_may_add_prompts() -> None:
+    class Pirate(FunctionAgent):
+        PROMPTS = {"farewell": "Arr!"}  # noqa: RUF012 because users write it so
+
+    assert Pirate(llm=ScriptedModel([])).prompt("farewell") == "Arr!"
