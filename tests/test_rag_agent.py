@@ -16,7 +16,8 @@ from agentflow_agents import AgentConfigurationError, Budget, BudgetExceededErro
 from agentflow_agents.citations import Citation
 from agentflow_agents.library import PassageFinder, no_reranker, no_retriever
 from agentflow_agents.rag_agent import RAGAgent
-from agentflow_agents.rag_events import Draft, RAGResult, RAGState, Ranked, Repair, Search, Withdrawn
+from agentflow_agents.events import Withdrawn
+from agentflow_agents.rag_events import Draft, RAGResult, RAGState, Ranked, Repair, Search
 from agentflow_agents.resources import Model
 from agentflow_llm import (
     BaseReranker,
