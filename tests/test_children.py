@@ -570,8 +570,10 @@ async def test_an_answer_to_nobody_says_who_waits(caplog: pytest.LogCaptureFixtu
     till = Till()
     inner = ScriptedModel([call("c1", "pay", amount=1), "paid"])
     with caplog.at_level(logging.WARNING):
-        handler = FunctionAgent([clerk([till.pay], inner)], ScriptedModel([ask(), "done"])).run("x")
+        agent = FunctionAgent([clerk([till.pay], inner)], ScriptedModel([ask(), "done"]))
+        handler = agent.run("x")
         (question,) = await until_asked(handler)
+        assert await agent.approvals(handler.ctx) == [question]
         handler.ctx.send_event(Approval(call_id="c1", approved=True))
         await handler.until_asked()
         handler.ctx.send_event(question.approve())

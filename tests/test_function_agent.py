@@ -33,13 +33,14 @@ from agentflow_agents import (
     Turn,
     tool,
 )
-from agentflow_agents.function_agent import conversation_of
 from agentflow_agents.resources import Model, Remembered, choose_model
+from agentflow_agents.state import state_of
 from agentflow_llm import (
     ChatMemory,
     ChatMessage,
     LLMUnavailableError,
     OfflineModel,
+    OpenAI,
     RefusalPart,
     Reply,
     ScriptedModel,
@@ -47,6 +48,7 @@ from agentflow_llm import (
     ToolCallPart,
     Usage,
 )
+from agentflow_llm.server import LoopbackServer
 
 
 @tool
@@ -401,7 +403,10 @@ def test_subclass_changes_the_prompts_that_it_names() -> None:
 @pytest.mark.parametrize(
     ("prompts", "said"),
     [
-        ({"sytem": "x"}, "FunctionAgent(prompts=...) has no prompt 'sytem'. Did you mean 'system'? There are 'system', 'task'"),
+        (
+            {"sytem": "x"},
+            "FunctionAgent(prompts=...) has no prompt 'sytem'. Did you mean 'system'? There are 'system', 'task'",
+        ),
         ({"refused": "No."}, "the prompt 'refused' of FunctionAgent(prompts=...) lacks {reason}"),
         ({"system": 3}, "is 3: it must be a text"),
     ],
@@ -434,7 +439,7 @@ async def test_step_that_needs_no_model_can_replace_the_one_that_calls_it() -> N
     class Parrot(FunctionAgent):
         @step
         async def call_model(self, ctx: Context[AgentState], ev: Turn) -> list[ToolCall] | Finished:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]  # because it wants no resources
-            talk = await conversation_of(ctx)
+            talk = state_of(ctx).conversation
             talk.hear(Reply(message=ChatMessage(role="assistant", content=talk.messages[-1].content)))
             return Finished(stopped_by="answer")
 
@@ -514,3 +519,16 @@ async def test_without_a_system_prompt_there_is_no_message_of_the_system() -> No
         await agent.run("Hello")
     assert [message.role for message in model.calls[0].messages] == ["user"]
     assert agent.prompts()["system"] == ""
+
+
+@pytest.mark.parametrize("followed", [False, True])
+async def test_model_is_asked_with_the_options_of_its_constructor_in_every_turn(*, followed: bool) -> None:
+    with LoopbackServer([call("c1"), "It is 3."]) as server:
+        async with OpenAI("m", base_url=server.base_url, temperature=0.1, max_tokens=50) as model:
+            handler = FunctionAgent([add], model).run("1 + 2?")
+            if followed:
+                async for _ in handler.stream_events():
+                    pass
+            assert str(await handler) == "It is 3."
+    assert [(sent.json["temperature"], sent.json["max_tokens"]) for sent in server.requests] == [(0.1, 50)] * 2
+    assert ["stream" in sent.json for sent in server.requests] == [followed] * 2

@@ -469,7 +469,7 @@ def test_what_cannot_work_is_refused(make: Callable[[], Team], said: str) -> Non
 
 
 def test_an_agent_that_cannot_hand_over_is_not_to() -> None:
-    library = RAGAgent([], OfflineModel(), name="library", description="x")
+    library = RAGAgent(Document("Cats sleep.", "cats"), OfflineModel(), name="library", description="x")
     with pytest.raises(AgentConfigurationError, match="lets 'library' hand over, and a RAGAgent cannot"):
         Team([agent("a", []), library], handoffs={"library": ["a"]})
 

@@ -18,7 +18,7 @@ from .events import (
     Turn,
     Withdrawn,
 )
-from .function_agent import AgentState, FunctionAgent
+from .function_agent import FunctionAgent
 from .ingest import Ingest, IngestProgress, IngestResult
 from .library import PassageFinder
 from .mcp import MCPOptions, MCPTools
@@ -28,6 +28,7 @@ from .rag_events import RAGResult
 from .react_agent import ReActAgent
 from .records import ToolExecution
 from .search import DocumentIndex
+from .state import AgentState, state_of
 from .team import Team
 from .tool import Tool, tool
 from .toolbox import Toolbox
@@ -73,5 +74,6 @@ __all__ = [
     "UnreadableReplyError",
     "Withdrawn",
     "citations_in",
+    "state_of",
     "tool",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, cast
@@ -29,9 +28,11 @@ from .budget import Accounts, Budget
 from .children import run_as_tool
 from .errors import AgentConfigurationError, ToolError, UnreadableReplyError
 from .events import AgentInput, AgentResult, ApprovalRequired, OutputT, TextDelta, Thought
+from .handover import tool_name
 from .options import ASKED, check_names, check_options, shape_of
 from .prompts import merged_prompts
 from .resources import choose_model, no_memory
+from .state import state_of
 from .tool import Tool
 
 if TYPE_CHECKING:
@@ -44,10 +45,6 @@ if TYPE_CHECKING:
     from agentflow_llm import ToolDefinition
 
     from .tool import Options
-
-
-_OTHER = re.compile(r"[^a-zA-Z0-9_-]+")
-_LONGEST_NAME = 48
 
 
 class Agent(Workflow[AgentInput, AgentResult[OutputT]], Generic[OutputT]):
@@ -164,13 +161,13 @@ class Agent(Workflow[AgentInput, AgentResult[OutputT]], Generic[OutputT]):
         """As `run`, in plain code. See `Workflow.run_sync`."""
         return super().run_sync(query=query, **arguments)
 
-    async def approvals(self, ctx: Context[Any]) -> list[ApprovalRequired]:  # noqa: ARG002 because subclasses use it
+    async def approvals(self, ctx: Context[Any]) -> list[ApprovalRequired]:
         """What a run waits for: the questions that no `Approval` has answered yet.
 
         A run that was put away does not ask again when it goes on: `await agent.approvals(handler.ctx)` says what it
         had asked.
         """
-        return []
+        return state_of(ctx).waiting()
 
     def as_tool(
         self, name: str | None = None, description: str | None = None, **options: Unpack[Options]
@@ -216,8 +213,6 @@ class Agent(Workflow[AgentInput, AgentResult[OutputT]], Generic[OutputT]):
             return str(result) if output is None else output
         answer = output.model_dump_json() if isinstance(output, BaseModel) else str(result)
         return self.prompt("partial", answer=answer, name=self.name, limit=result.stopped_by).strip()
-
-    # -- what the steps use --------------------------------------------------------------------------
 
     async def ask(
         self,
@@ -281,11 +276,6 @@ def as_tools(tools: Iterable[object]) -> Iterable[object]:
     if not isinstance(given, Iterable) or isinstance(given, str):
         return tools  # a toolbox says what is wrong with it
     return [tool.as_tool() if isinstance(tool, Agent) else tool for tool in tools]
-
-
-def tool_name(name: str) -> str:
-    """An agent's name as one that servers accept for a tool."""
-    return _OTHER.sub("_", name)[:_LONGEST_NAME] or "agent"
 
 
 def _factories(graph: Graph) -> set[Hashable]:

@@ -82,7 +82,7 @@ class Spending(BaseModel):
     tool_calls: int = 0
     taken: set[str] = Field(default_factory=set[str])
     """The ids of the run's own calls that were counted: one that is made again, as the run goes on, is counted once."""
-    usage: Usage = Usage()
+    usage: Usage = Field(default_factory=Usage)
     unpriced: str = ""
     """A model whose price is unknown."""
     seconds: float = 0.0

@@ -7,6 +7,8 @@ import re
 from functools import partial
 from typing import Any
 
+from agentflow.errors import shown
+
 from .errors import AgentConfigurationError
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -15,6 +17,30 @@ CLASS_METHOD = (
     "@tool does not go with @classmethod. Leave @tool out and make a tool of the method that the class has: "
     "tools=[Desk.wave], or tools=[Tool(Desk.wave, timeout=5)]"
 )
+CALLED = "Write Tool(search), without calling it."
+
+
+def correction(given: object) -> str:
+    """What to write in place of the tools of a server that were not asked for; "" for anything else.
+
+    A coroutine is closed: nobody will await it, and Python would warn of that.
+    """
+    asked = inspect.iscoroutine(given) and given.__name__ == "tools"
+    if inspect.iscoroutine(given):
+        given.close()
+    if asked or (not isinstance(given, type) and inspect.iscoroutinefunction(getattr(given, "tools", None))):
+        return "Write tools=await store.tools(), or tools=[*await store.tools(), search]."
+    return ""
+
+
+def check_seconds(what: str, timeout: object) -> None:
+    """Refuse what is no number of seconds for the option `timeout`. Raises `AgentConfigurationError`."""
+    if timeout is None:
+        return
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
+        raise AgentConfigurationError(
+            f"{what}(timeout={shown(timeout)}): it must be a positive number of seconds, or None."
+        )
 
 
 def name_of(function: object, given: str | None) -> str:

@@ -32,7 +32,7 @@ class Child(BaseModel):
 
     stored: dict[str, Any]
     """What `ctx.to_dict()` gave."""
-    questions: dict[str, str]
+    questions: dict[str, str] = Field(default_factory=dict[str, str])
     """By the id under which the parent asked, the child's own: the questions that nobody has answered."""
     asked: dict[str, ApprovalRequired] = Field(default_factory=dict[str, ApprovalRequired])
     """The same, as the parent asked them."""
@@ -88,16 +88,18 @@ async def run_child(
     except AgentflowError:
         await handler.cancel_run()
         raise
-    kept = {} if child is None else child.questions
+    whole = Child(stored=stored) if child is None else child.model_copy(update={"stored": stored, "answers": []})
+    whole.called = False
     used = taken()
     new: list[ApprovalRequired] = []
     for question in questions:
         name = f"{place}/{question.call_id}"
-        while name in kept or name in used:
+        while name in whole.questions or name in used:
             name += "'"  # ids are the models' to choose
-        kept[name] = question.call_id
-        new.append(question.model_copy(update={"call_id": name}))
-    return Paused(Child(stored=stored, questions=kept), new)
+        whole.questions[name] = question.call_id
+        whole.asked[name] = question.model_copy(update={"call_id": name})
+        new.append(whole.asked[name])
+    return Paused(whole, new)
 
 
 def answered(child: Child, approval: Approval) -> bool:

@@ -17,7 +17,7 @@ from agentflow_llm.terms import indexed, is_sign
 from .numerals import NUMERALS, numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from agentflow_llm import ChatMessage, Passage
 
@@ -124,10 +124,24 @@ def source_of(passage: Passage) -> str:
     return str(said or passage.id)
 
 
-def place_of(passage: Passage) -> str:
-    """The same, with the heading that the passage stands under."""
-    heading = passage.metadata.get("heading")
-    return f"{source_of(passage)} > {heading}" if heading else source_of(passage)
+def numbered(passages: Sequence[Passage], prompt: Callable[..., str]) -> str:
+    """The passages as a model is shown them, each by the prompt "passage": see `Agent.prompt`."""
+    return "\n\n".join(
+        prompt("passage", number=str(number), source=_place(passage), text=passage.text)
+        for number, passage in enumerate(passages, start=1)
+    )
+
+
+def wrong_with(citations: Sequence[Citation], prompt: Callable[..., str]) -> list[str]:
+    """What is wrong with the citations of an answer, as a model is told it."""
+    if not citations:
+        return [prompt("no_citations")]
+    told = (
+        prompt("does_not_hold" if one.passage_id else "no_passage", number=str(one.number), claim=one.claim)
+        for one in citations
+        if not one.holds
+    )
+    return list(dict.fromkeys(told))
 
 
 def says(answer: str, sentence: str) -> bool:
@@ -146,6 +160,11 @@ def retold(messages: Iterable[ChatMessage]) -> str:
     who = {"user": "User", "assistant": "Assistant"}
     lines = [(who[m.role], without_marks(m.text)) for m in messages if m.role in who and m.text.strip()]
     return "\n".join(f"{name}: {text[:_LONGEST]}" for name, text in lines[-_HISTORY:])
+
+
+def _place(passage: Passage) -> str:
+    heading = passage.metadata.get("heading")
+    return f"{source_of(passage)} > {heading}" if heading else source_of(passage)
 
 
 def _claims(answer: str, most: int) -> Iterator[tuple[str, list[int]]]:

@@ -31,7 +31,7 @@ class Consent:
             self._takes = self._checked(asks, parameters)
         elif not isinstance(asks, bool):
             raise AgentConfigurationError(
-                f"tool {tool!r} has requires_approval={shown(asks)}: it is True, False, or a function that takes some "
+                f"tool {tool!r} has requires_approval={shown(asks)}: it must be True, False, or a function that takes some "
                 "of the tool's parameters by their names and says whether a call with them needs it."
             )
 
@@ -50,7 +50,7 @@ class Consent:
         line = f"requires_approval=lambda {', '.join(parameters[:1])}: ..."
         if inspect.iscoroutinefunction(predicate):
             raise AgentConfigurationError(
-                f"tool {self._tool!r} has a requires_approval that is async. It is a plain function: {line}"
+                f"tool {self._tool!r} has a requires_approval that is async. It must be a plain function: {line}"
             )
         taken: list[str] = []
         for parameter in inspect.signature(predicate).parameters.values():

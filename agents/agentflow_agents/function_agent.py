@@ -11,9 +11,7 @@ The tools that the model asks for in one turn are called at once. Every call has
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, cast
-
-from pydantic import BaseModel, Field
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from agentflow import Context, step
 from agentflow.log import logger
@@ -26,11 +24,11 @@ from agentflow_llm import (
     ToolCallPart,
 )
 
-from .agent import Agent, as_tools, tool_name
+from .agent import Agent, as_tools
 from .budget import OWN_TURNS, Accounts, Spending
-from .children import Child, Place, answered, asking, warn_of
-from .conversation import Conversation, Handoff, said, without_calls
-from .errors import BudgetExceededError, ToolError, UnreadableReplyError
+from .children import Place, answered, asking, warn_of
+from .conversation import said, without_calls
+from .errors import BudgetExceededError, UnreadableReplyError
 from .events import (
     AgentInput,
     AgentResult,
@@ -45,9 +43,10 @@ from .events import (
     Withdrawn,
     arguments_text,
 )
+from .handover import handover_tools
 from .options import MEANT, AgentOptions, check_names
 from .resources import Model, Remembered, Tools, no_tools
-from .tool import Tool
+from .state import AgentState, state_of
 from .toolbox import Toolbox
 
 if TYPE_CHECKING:
@@ -59,30 +58,14 @@ if TYPE_CHECKING:
     from agentflow_llm.messages import ToolOutcome
 
     from .budget import Budget
+    from .conversation import Conversation
     from .events import Limit
 
-_HAND_OVER = {
-    "type": "object",
-    "properties": {"message": {"type": "string", "description": "What the colleague needs to know."}},
-    "required": ["message"],
-    "additionalProperties": False,
-}
 _OWN = ["tools", "llm", "memory", "system_prompt", "output", "budget"]
 _REPEATED = 3
 """So often the same call may be made, with the same result, before the model is told."""
 _CORRECTIONS = 2
 """So often in a row the model is told that what it said cannot be read."""
-
-
-class AgentState(BaseModel, extra="allow"):
-    """The state of a run. Tools and steps may keep more in it; a subclass of the agent may derive one with types."""
-
-    conversation: Conversation = Field(default_factory=Conversation)
-    spending: Spending = Field(default_factory=Spending)
-    children: dict[str, Child] = Field(default_factory=dict[str, Child])
-    """By the id of a call, the agents that it called and that wait for a person."""
-    asked: dict[str, ApprovalRequired] = Field(default_factory=dict[str, ApprovalRequired])
-    """By the id of a call, what a person was asked and has not answered."""
 
 
 class FunctionAgent(Agent[OutputT]):
@@ -131,21 +114,17 @@ class FunctionAgent(Agent[OutputT]):
         options["resources"] = {**self.wanted({no_tools: box}), **(options.get("resources") or {})}
         super().__init__(llm, memory, system_prompt, output=output, budget=budget, **options)
 
-    # -- the loop ------------------------------------------------------------------------------------
-
     @step
     async def prepare(self, ctx: Context[AgentState], ev: AgentInput, memory: Remembered) -> Turn:
         """Put the question behind what was said before."""
-        await ctx.set("spending", Spending())
-        await ctx.set("children", {})
-        await ctx.set("asked", {})
-        talk, accounts = await self.state_of(ctx)
+        state = state_of(ctx)
+        talk, state.spending, state.children, state.asked = state.conversation, Spending(), {}, {}
         history = ev.history
         if history is None and memory is not None:
             history = await memory.aget(ev.query)
         talk.begin(ev.query, system=self._system, history=history)
         talk.handoffs = ev.handoffs
-        accounts.own.spending.elapsed()
+        state.spending.elapsed()
         return Turn(number=1)
 
     @step
@@ -153,7 +132,8 @@ class FunctionAgent(Agent[OutputT]):
         self, ctx: Context[AgentState], ev: Turn, llm: Model, tools: Tools, memory: Remembered
     ) -> list[ToolCall] | Turn | Finished:
         """Send the model the conversation; it asks for tools, or answers."""
-        talk, accounts = await self.state_of(ctx)
+        state = state_of(ctx)
+        talk, accounts = state.conversation, Accounts(self.budget, state.spending)
         if talk.entering:
             return await self._corrected(talk, memory)
         limit = self._limit(accounts, ev.number - 1)
@@ -186,20 +166,19 @@ class FunctionAgent(Agent[OutputT]):
 
         Where the tool is an agent, which asks a person, it asks that.
         """
-        talk, accounts = await self.state_of(ctx)
+        state = state_of(ctx)
+        talk, accounts = state.conversation, Accounts(self.budget, state.spending)
         tools = self.tools_of(talk, tools)
         call = ToolCallPart(id=ev.id, name=ev.name, arguments=ev.arguments)
-        children = await children_of(ctx)
-        goes_on = ev.id in children
+        goes_on = ev.id in state.children
         asked = None if ev.approved or goes_on else tools.asks_approval(ev.name, ev.arguments)
         if asked is not None:
             accounts.stop_clock()
-            question = ApprovalRequired(call_id=ev.id, tool=ev.name, arguments=asked, agent=self.name)
-            (await asked_of(ctx))[ev.id] = question
-            return question
+            state.asked[ev.id] = ApprovalRequired(call_id=ev.id, tool=ev.name, arguments=asked, agent=self.name)
+            return state.asked[ev.id]
         if not goes_on and not accounts.take_tool_call(ev.id):
             return self._told(ctx, call, self.prompt("skipped", limit="tool_calls"), "skipped")
-        place = Place(children, ev, talk.call_ids)
+        place = Place(state.children, ev, talk.call_ids)
         tool = tools.find(ev.name)
         within = None if tool is not None and tool.keeps_time else accounts.seconds_left()
         with accounts.shared(), place.here():
@@ -220,15 +199,15 @@ class FunctionAgent(Agent[OutputT]):
         self, ctx: Context[AgentState], ev: Approval, tools: Tools
     ) -> ToolCall | ToolResult | ApprovalRequired | None:
         """A person has said whether a call may go on. With arguments that are wrong, the person is asked once more."""
-        talk, accounts = await self.state_of(ctx)
-        children, asked = await children_of(ctx), await asked_of(ctx)
-        parent = asking(children, ev.call_id)
+        state = state_of(ctx)
+        talk, accounts = state.conversation, Accounts(self.budget, state.spending)
+        parent = asking(state.children, ev.call_id)
         if parent is not None:
             accounts.start_clock()
-            return children[parent].call if answered(children[parent], ev) else None
-        question = asked.get(ev.call_id)
+            return state.children[parent].call if answered(state.children[parent], ev) else None
+        question = state.asked.get(ev.call_id)
         if question is None:
-            warn_of(ev, [*asked, *(name for child in children.values() for name in child.questions)])
+            warn_of(ev, [asked.call_id for asked in state.waiting()])
             return None
         call = ToolCallPart(id=ev.call_id, name=question.tool, arguments=talk.arguments_of(ev.call_id))
         decided: ToolCall | ToolResult
@@ -238,10 +217,10 @@ class FunctionAgent(Agent[OutputT]):
             arguments = call.arguments if ev.arguments is None else arguments_text(ev.arguments)
             problem = tools.problem_with(call.name, arguments)
             if problem:
-                asked[ev.call_id] = question = question.model_copy(update={"problem": problem})
-                return question
+                state.asked[ev.call_id] = question.model_copy(update={"problem": problem})
+                return state.asked[ev.call_id]
             decided = ToolCall(id=call.id, name=call.name, arguments=arguments, agent=self.name, approved=True)
-        del asked[ev.call_id]
+        del state.asked[ev.call_id]
         accounts.start_clock()
         return decided
 
@@ -250,7 +229,7 @@ class FunctionAgent(Agent[OutputT]):
         self, ctx: Context[AgentState], ev: ToolResult, tools: Tools, memory: Remembered
     ) -> Turn | Finished | None:
         """When all results of a turn are there, let it enter the conversation, and the model goes on."""
-        talk, _ = await self.state_of(ctx)
+        talk = state_of(ctx).conversation
         assert talk.pending is not None
         told = ctx.collect_events(ev, {ToolResult: len(talk.pending.tool_calls)})
         if told is None:
@@ -265,14 +244,13 @@ class FunctionAgent(Agent[OutputT]):
             return Finished(stopped_by="handoff")
         return Turn(number=talk.turns + 1) if direct is None else Finished(stopped_by="tool")
 
-    # -- the end -------------------------------------------------------------------------------------
-
     @step
     async def answer(
         self, ctx: Context[AgentState], ev: Finished, llm: Model, memory: Remembered
     ) -> AgentResult[OutputT]:
         """The model's last word is the answer. At a limit, calls are skipped that nobody will execute any more."""
-        talk, accounts = await self.state_of(ctx)
+        state = state_of(ctx)
+        talk, accounts = state.conversation, Accounts(self.budget, state.spending)
         if talk.pending is not None:
             told = self.prompt("skipped", limit=ev.stopped_by)
             skipped = [self._told(ctx, call, told, "skipped").part() for call in talk.pending.tool_calls]
@@ -281,11 +259,10 @@ class FunctionAgent(Agent[OutputT]):
         if limited and self.budget.last_answer:
             talk.entering = talk.entering or await self._last_answer(ctx, talk, accounts, llm, ev.stopped_by)
             await self._enter(talk, talk.entering, memory)
-        output: Any = self.read_output(talk.said)
         result = AgentResult[OutputT](
-            output=output,
+            output=self.read_output(talk.said),
             messages=talk.messages[talk.before :],
-            usage=accounts.own.spending.usage,
+            usage=state.spending.usage,
             stopped_by=ev.stopped_by,
             handoff=talk.handoff,
         )
@@ -295,32 +272,9 @@ class FunctionAgent(Agent[OutputT]):
             )
         return result
 
-    # -- what the steps use --------------------------------------------------------------------------
-
-    async def approvals(self, ctx: Context[Any]) -> list[ApprovalRequired]:
-        """See `Agent.approvals`."""
-        children = await children_of(ctx)
-        return [*(await asked_of(ctx)).values(), *(q for child in children.values() for q in child.asked.values())]
-
-    async def state_of(self, ctx: Context[AgentState]) -> tuple[Conversation, Accounts]:
-        """The conversation of a run itself, no copy, and what it spends from."""
-        return await conversation_of(ctx), Accounts(self.budget, await ctx.get("spending"))
-
     def tools_of(self, talk: Conversation, tools: Toolbox) -> Toolbox:
         """The tools of a run: the agent's, and one for each colleague to whom it may hand over."""
-        if not talk.handoffs:
-            return tools
-        return Toolbox([*tools, *(self._hand_over(talk, to, what) for to, what in talk.handoffs.items())])
-
-    def _hand_over(self, talk: Conversation, to: str, description: str) -> Tool[..., Any]:
-        async def hand_over(arguments: dict[str, Any]) -> str:
-            if talk.handoff is not None:
-                raise ToolError(f"The conversation was handed over to {talk.handoff.to} already.")
-            talk.handoff = Handoff(to=to, message=str(arguments.get("message", "")))
-            return self.prompt("handed_over", name=to)
-
-        told = self.prompt("hand_over", name=to, description=description)
-        return Tool.of_schema(f"hand_over_to_{tool_name(to)}", told, _HAND_OVER, hand_over)
+        return Toolbox([*tools, *handover_tools(talk, self.prompt)]) if talk.handoffs else tools
 
     def _limit(self, accounts: Accounts, turns: int, *, tool_calls: bool = False) -> Limit | None:
         own: Limit | None = "turns" if self.budget.turns is None and turns >= OWN_TURNS else None
@@ -343,7 +297,8 @@ class FunctionAgent(Agent[OutputT]):
         return [question, answer] if said(answer) else []
 
     def _told(self, ctx: Context[AgentState], call: ToolCallPart, content: str, outcome: ToolOutcome) -> ToolResult:
-        told = ToolResult(call_id=call.id, name=call.name, content=content, outcome=outcome, agent=self.name)
+        failed: dict[str, Any] = {} if outcome == "ok" else {"outcome": outcome}  # a field that is set takes memory
+        told = ToolResult(call_id=call.id, name=call.name, content=content, agent=self.name, **failed)
         ctx.write_event_to_stream(told)
         return told
 
@@ -363,18 +318,3 @@ class FunctionAgent(Agent[OutputT]):
         if memory is not None:
             await memory.aput(*talk.messages[talk.kept :], *turn)
         talk.add(turn)
-
-
-async def asked_of(ctx: Context[AgentState]) -> dict[str, ApprovalRequired]:
-    """By the id of a call, what a person was asked and has not answered; no copy."""
-    return cast("dict[str, ApprovalRequired]", await ctx.get("asked"))
-
-
-async def children_of(ctx: Context[AgentState]) -> dict[str, Child]:
-    """The children of a run that were put away; no copy."""
-    return cast("dict[str, Child]", await ctx.get("children"))
-
-
-async def conversation_of(ctx: Context[AgentState]) -> Conversation:
-    """The conversation of a run itself, no copy."""
-    return cast("Conversation", await ctx.get("conversation"))

@@ -30,7 +30,8 @@ from agentflow_llm import (
     VectorStore,
     VectorStoreIndex,
 )
-from agentflow_llm.loading import KINDS, files_in, load, read
+from agentflow_llm.index import by_id
+from agentflow_llm.loading import KINDS, files_at, read
 from agentflow_llm.splitting import split
 
 from .errors import AgentConfigurationError, DocumentsError
@@ -291,14 +292,17 @@ def sources_of(sources: object) -> dict[str, Any]:
     if isinstance(sources, Iterable) and not isinstance(sources, str):
         given = list(cast("Iterable[object]", sources))
     documents = [one for one in given if isinstance(one, Document)]
-    paths = [_path(one) for one in given if not isinstance(one, Document)]
-    prefixed = [(f"{path.resolve().name}/" if path.is_dir() else "", str(path)) for path in paths]
-    often = Counter(prefix for prefix, _ in prefixed if prefix).most_common(1)
+    by_id(documents)  # it says which are one too many
+    paths = list(
+        {path.resolve(): path for path in (_path(one) for one in given if not isinstance(one, Document))}.values()
+    )
+    often = Counter(path.resolve().name if path.is_dir() else path.name for path in paths).most_common(1)
     if often and often[0][1] > 1:
         raise DocumentsError(
-            f"two of the folders have the name {often[0][0][:-1]!r}, so their documents cannot be told apart. Give "
+            f"two of the files or folders have the name {often[0][0]!r}, so their documents cannot be told apart. Give "
             'each a prefix: {"one/": "path/of/one", "other/": "path/of/other"}.'
         )
+    prefixed = [(f"{path.resolve().name}/" if path.is_dir() else "", str(path)) for path in paths]
     return {"documents": documents, "paths": prefixed}
 
 
@@ -312,8 +316,8 @@ def _prefix(prefix: object) -> str:
 
 
 def _path(path: object) -> Path:
-    if not isinstance(path, str | Path):
-        raise DocumentsError(f"{shown(path)} is no Document, file or folder.")
+    if not isinstance(path, str | Path) or not str(path).strip():
+        raise DocumentsError(f'{shown(path)} is no Document, file or folder. Write "." for the folder you are in.')
     found = Path(path).expanduser()
     try:
         found.stat()
@@ -322,6 +326,10 @@ def _path(path: object) -> Path:
         raise DocumentsError(
             f"{shown(str(path))} does not exist, or may not be read: {error}. Give a file or a folder.{text}"
         ) from error
+    if not found.is_dir() and found.suffix.lower() not in KINDS:
+        raise DocumentsError(
+            f"{shown(str(path))} is no document that can be read: its name ends in none of {', '.join(sorted(KINDS))}."
+        )
     return found
 
 
@@ -337,19 +345,15 @@ def _read(paths: Iterable[tuple[str, str]], state: IngestState, tell: Tell) -> l
 
 def _documents_at(prefix: str, path: Path, state: IngestState, tell: Tell) -> Iterator[Document]:
     skipped: dict[str, str] = {}
-    if not path.is_dir():
-        loaded = load(path, prefix=prefix)
-        yield from loaded.documents
-        skipped = loaded.skipped
-    else:
+    if path.is_dir():
         state.folders.append(prefix)
-        for file in files_in(path.resolve(), KINDS, skipped):
-            try:
-                yield read(file.path, prefix + file.name)
-            except DocumentError as error:
-                skipped[file.name] = str(error)
-                if _is_empty(file.path):
-                    state.emptied.append(prefix + file.name)
+    for file in files_at(path, KINDS, skipped):
+        try:
+            yield read(file.path, prefix + file.name)
+        except DocumentError as error:
+            skipped[file.name] = str(error)
+            if _is_empty(file.path):
+                state.emptied.append(prefix + file.name)
     for name, reason in skipped.items():
         ident = prefix[:-1] if name == "." else prefix + name  # the folder itself
         state.skipped[ident] = reason
@@ -365,11 +369,12 @@ def _is_empty(path: Path) -> bool:
 
 def _gone(state: IngestState) -> Iterator[str]:
     """What the store has of the folders, and they have no more. What could not be read may still be there."""
-    stays = {*state.there, *state.skipped} - {*state.emptied}
     for ident in state.known:
-        if ident in stays or not ident.startswith(tuple(state.folders)):
+        if ident in state.emptied:
+            yield ident
+        elif ident in state.there or ident in state.skipped or not ident.startswith(tuple(state.folders)):
             continue
-        if not any(ident.startswith(f"{folder}/") for folder in state.skipped):
+        elif not any(ident.startswith(f"{folder}/") for folder in state.skipped):
             yield ident
 
 

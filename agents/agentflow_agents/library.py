@@ -26,6 +26,19 @@ if TYPE_CHECKING:
     from .ingest import IngestResult, Sources
 
 
+_OWN = "documents llm memory system_prompt embedder store reranker top_k rewrites output budget"
+OPTIONS = _OWN.split()
+"""The options of an agent for documents, beside those that are the same for every agent."""
+SEARCHING = {
+    "similarity_top_k": "top_k=",
+    "k": "top_k=",
+    "embed_model": "embedder=",
+    "vector_store": "store=",
+    "node_postprocessors": "reranker=",
+    "index": "it as the first argument",
+    "retriever": "it as the first argument",
+}
+"""What other frameworks call one of these."""
 _CANDIDATES = 4
 """So many times as many passages as are wanted are found for a reranker."""
 
@@ -64,7 +77,7 @@ class Library:
     Raises `AgentConfigurationError`, `DocumentsError`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 because these are the agent's options that have to do with its search
         self,
         documents: Sources | VectorStoreIndex | PassageFinder | None,
         embedder: Embedder | None,
@@ -120,7 +133,7 @@ class Library:
         return result
 
 
-def check_number(kind: str, name: str, value: int, least: int) -> int:
+def check_number(kind: str, name: str, value: object, least: int) -> int:
     """The value of an option. Raises `AgentConfigurationError` where it is too small, or no whole number."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise AgentConfigurationError(f"{kind}({name}={shown(value)}): it is a whole number of {least} or more.")

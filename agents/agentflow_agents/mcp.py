@@ -5,21 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import Collection
 from difflib import get_close_matches
 from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 
 from pydantic import ValidationError
 
+from agentflow.errors import shown
 from agentflow_llm.errors import MissingExtraError
 
+from .callee import check_seconds
 from .errors import AgentConfigurationError, ToolError
 from .mcp_connection import Address, Connection, MCPServerError, Program
 from .tool import Tool
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
     from typing import Self
 
@@ -41,7 +44,8 @@ class MCPOptions(TypedDict, total=False):
 
     - `include`: the tools to take; by default all.
     - `prefix`: what a model sees before each name: two servers may have a tool of one name.
-    - `timeout`: seconds that one call may take; None for no limit.
+    - `timeout`: seconds that one call may take; None for no limit. Connecting, anew as well, is no part of it: a server
+      has 60 seconds for that.
     - `requires_approval`: True where a person is asked before each call, or the tools of which this is true.
     """
 
@@ -69,19 +73,19 @@ class MCPTools:
         timeout: float | None = None,
         requires_approval: bool | Collection[str] = False,
     ) -> None:
-        if isinstance(link, str):
+        if not callable(link):
             raise AgentConfigurationError(
-                f"MCPTools({link!r}): write MCPTools.stdio('python', 'server.py'), or MCPTools.http('http://...')."
+                f"MCPTools({shown(link)}): write MCPTools.stdio('python', 'server.py'), or MCPTools.http('http://...')."
             )
-        for option, names in (("include", include), ("requires_approval", requires_approval)):
-            if isinstance(names, str):
-                raise AgentConfigurationError(
-                    f"{option}={names!r}: it is a set of names. Write {option}={{{names!r}}}."
-                )
-        if _NO_LETTER.search(prefix):
-            raise AgentConfigurationError(f"prefix={prefix!r}: it has letters a-z, digits, _ and - only: 'files_'.")
-        if timeout is not None and not timeout > 0:
-            raise AgentConfigurationError(f"timeout={timeout!r}: it is a positive number of seconds, or None.")
+        _check_names("include", include)
+        if not isinstance(requires_approval, bool):
+            _check_names("requires_approval", requires_approval)
+        given: Any = prefix
+        if not isinstance(given, str) or _NO_LETTER.search(given):
+            raise AgentConfigurationError(
+                f"prefix={shown(prefix)}: it must be text of letters a-z, digits, _ and - only, as 'files_'."
+            )
+        check_seconds("MCPTools", timeout)
         if find_spec("mcp_types") is None:  # what mcp 1, whose API is another, does not bring
             raise MissingExtraError("MCPTools needs mcp 2. Run: pip install 'agentflow-otel[mcp]'")
         self._link = link
@@ -109,7 +113,7 @@ class MCPTools:
 
         Raises `AgentConfigurationError` for options that make no sense, and `MissingExtraError` where mcp is missing.
         """
-        return cls(partial(Program, str(command), [str(arg) for arg in args], env, cwd), **options)
+        return cls(partial(Program, command, args, env, cwd), **options)
 
     @classmethod
     def http(cls, url: str, *, headers: Mapping[str, str] | None = None, **options: Unpack[MCPOptions]) -> Self:
@@ -180,6 +184,7 @@ class MCPTools:
             described.description or described.title or "",
             described.input_schema,
             partial(self._call, described.name),
+            ready=self._connected,
             timeout=self._timeout,
             requires_approval=asks if isinstance(asks, bool) else described.name in asks,
         )
@@ -228,6 +233,19 @@ class MCPTools:
             await asyncio.wait([known.task])
             if self._open.get(loop) is known:
                 del self._open[loop]
+
+
+def _check_names(option: str, names: object) -> None:
+    if names is None:
+        return
+    if isinstance(names, str):
+        raise AgentConfigurationError(f"{option}={names!r}: it must be a set of names. Write {option}={{{names!r}}}.")
+    if not isinstance(names, Collection) or not all(
+        isinstance(name, str) for name in cast("Collection[object]", names)
+    ):
+        raise AgentConfigurationError(
+            f"{option}={shown(names)}: it must be a set of names. Write {option}={{'read_file'}}."
+        )
 
 
 async def _list(client: Client) -> list[Described]:

@@ -10,10 +10,13 @@ import asyncio
 import logging
 import os
 import shlex
+import shutil
+from collections.abc import Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from contextvars import copy_context
 from http.client import BAD_REQUEST, NOT_FOUND
 from importlib import import_module
+from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import urlsplit
@@ -26,9 +29,8 @@ from agentflow.observe import current_scope
 from .errors import AgentConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping
+    from collections.abc import AsyncGenerator, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
-    from pathlib import Path
     from typing import Self
 
     from mcp import Client, MCPError
@@ -187,15 +189,19 @@ class Program:
 
     advice = "Run it in a terminal: it has to start, print nothing to stdout, and wait for what it is sent."
 
-    def __init__(self, command: str, args: list[str], env: Mapping[str, str] | None, cwd: str | Path | None) -> None:
-        if not command.strip():
-            raise AgentConfigurationError(
-                'MCPTools.stdio(""): it needs a command: MCPTools.stdio("python", "server.py").'
-            )
-        self.name = shlex.join([command, *args])
+    def __init__(
+        self,
+        command: str | Path,
+        args: Sequence[str | Path],
+        env: Mapping[str, str] | None,
+        cwd: str | Path | None,
+    ) -> None:
+        words = _words(command, args, cwd)
+        _check_texts("MCPTools.stdio", "env", env)
+        self.name = shlex.join(words)
         self._parameters: dict[str, Any] = {
-            "command": command,
-            "args": args,
+            "command": words[0],
+            "args": words[1:],
             "env": None if env is None else dict(env),
             "cwd": cwd,
         }
@@ -235,14 +241,16 @@ class Address:
     """A server that is reached over HTTP."""
 
     def __init__(self, url: str, headers: Mapping[str, str] | None) -> None:
+        given: Any = url
         try:
-            parts = urlsplit(url)
+            parts = urlsplit(url if isinstance(given, str) else "")
         except ValueError:  # of brackets
             parts = urlsplit("")
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise AgentConfigurationError(
                 f"MCPTools.http({shown(url)}): it needs a URL, as MCPTools.http('http://127.0.0.1:8000/mcp')."
             )
+        _check_texts("MCPTools.http", "headers", headers)
         # a key may stand before the host or behind the path
         self.name = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
         self.advice = "Is the server running, is this its URL with the path (often /mcp), and are the headers right?"
@@ -281,6 +289,49 @@ class Address:
             self._session = {name: sent[name] for name in (_SESSION, _VERSION) if name in sent}
             # this is how the protocol says it
             self.session_is_gone |= response.status_code == NOT_FOUND
+
+
+def _words(command: object, args: Sequence[object], cwd: str | Path | None) -> list[str]:
+    """A program and its arguments. Raises `AgentConfigurationError` where they are not given one by one."""
+    given: Sequence[object] = (
+        cast("Sequence[object]", command) if isinstance(command, list | tuple) else [command, *args]
+    )
+    words = [str(word) for word in given if isinstance(word, str | Path)]
+    if (
+        isinstance(command, str)
+        and not args
+        and shutil.which(command) is None
+        and not Path(cwd or "", command).exists()
+    ):
+        try:
+            words = shlex.split(command)
+        except ValueError:  # of quotation marks
+            words = [command]
+    if not words or not words[0].strip():
+        raise AgentConfigurationError(
+            f'MCPTools.stdio({shown(command)}): it needs a program: MCPTools.stdio("python", "server.py").'
+        )
+    if isinstance(command, list | tuple) or len(words) > len(given):
+        line = ", ".join(map(repr, words))
+        raise AgentConfigurationError(
+            f"MCPTools.stdio({shown(command)}): the program and its arguments must be given one by one. Write "
+            f"MCPTools.stdio({line})."
+        )
+    wrong = [word for word in given if not isinstance(word, str | Path)]
+    if wrong:
+        raise AgentConfigurationError(
+            f"MCPTools.stdio(...): the program and its arguments must be text or paths, not {shown(wrong[0])}."
+        )
+    return words
+
+
+def _check_texts(what: str, option: str, given: object) -> None:
+    """Refuse what is no dict of texts. Raises `AgentConfigurationError`, which does not show it: it may hold keys."""
+    if given is None:
+        return
+    pairs = [*cast("Mapping[object, object]", given).items()] if isinstance(given, Mapping) else [(given, None)]
+    if not all(isinstance(text, str) for pair in pairs for text in pair):
+        raise AgentConfigurationError(f'{what}({option}=...): it must be a dict of texts, as {{"NAME": "value"}}.')
 
 
 def _first(error: BaseException) -> BaseException:

@@ -14,23 +14,37 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
-from pydantic import BaseModel, Field
-
 from agentflow import Context, step
-from agentflow_llm import ChatMessage, LLMOutputError
+from agentflow.log import logger
+from agentflow_llm import ChatMessage, LLMError, LLMOutputError
 
 from .agent import Agent
 from .budget import OWN_TURNS, Accounts, Spending
-from .citations import citations_in, place_of, retold, says
-from .conversation import Conversation, said
+from .citations import citations_in, numbered, retold, says, wrong_with
+from .conversation import said
 from .errors import AgentConfigurationError, BudgetExceededError
 from .events import AgentInput, Finished, OutputT, TextDelta, Withdrawn
-from .library import Library, Reranking, Retrieval, Counted, check_number, found, no_retriever, reranked
-from .rag_events import Draft, Found, Inquiry, NotFound, RAGResult, RAGState, Ranked, Repair, Search
+from .library import (
+    OPTIONS,
+    SEARCHING,
+    Counted,
+    Library,
+    Reranking,
+    Retrieval,
+    check_number,
+    found,
+    no_retriever,
+    reranked,
+)
+from .options import MEANT, AgentOptions, check_names
+from .rag_events import Draft, Found, Inquiry, NotFound, Query, RAGResult, RAGState, Ranked, Repair, Search
 from .resources import Model, Remembered  # noqa: TC001 because the steps' annotations are read when they run
+from .state import state_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Coroutine, Mapping
+
+    from typing_extensions import Unpack
 
     from agentflow import Event, Handler
     from agentflow_llm import ChatModel, Embedder, Memory, Reranker, VectorStore, VectorStoreIndex
@@ -42,12 +56,6 @@ if TYPE_CHECKING:
     Shown = TypeVar("Shown", bound=Event)
 
 T = TypeVar("T")
-
-
-class _Query(BaseModel):
-    """What to search for."""
-
-    query: str = Field(description="The question or query, and nothing else.")
 
 
 class RAGAgent(Agent[OutputT]):
@@ -111,17 +119,18 @@ class RAGAgent(Agent[OutputT]):
         rewrites: int = 2,
         output: type[OutputT] | None = None,
         budget: Budget | None = None,
-        resources: Mapping[Callable[..., Any], Any] | None = None,
-        **options: Any,
+        **options: Unpack[AgentOptions],
     ) -> None:
         kind = type(self).__name__
-        if documents is None and no_retriever not in (resources or {}):
+        check_names(kind, options, [*OPTIONS, *AgentOptions.__optional_keys__], {**MEANT, **SEARCHING})
+        given = options.get("resources") or {}
+        if documents is None and no_retriever not in given:
             raise AgentConfigurationError(f'{kind}() has no documents. Write {kind}("path/of/a/folder", llm=...).')
         self.top_k = check_number(kind, "top_k", top_k, 1)
         self.rewrites = check_number(kind, "rewrites", rewrites, 0)
         self._library = Library(documents, embedder, store, reranker, top_k=top_k, name=options.get("name") or kind)
-        resources = {**self.wanted(self._library.resources), **(resources or {})}
-        super().__init__(llm, memory, system_prompt, output=output, budget=budget, resources=resources, **options)
+        options["resources"] = {**self.wanted(self._library.resources), **given}
+        super().__init__(llm, memory, system_prompt, output=output, budget=budget, **options)
         if not says(self.prompt("not_found"), self.prompt("not_found")):
             raise AgentConfigurationError(
                 f'{kind}: the prompt "not_found" is a sentence that the agent can know again, and that has no words.'
@@ -151,10 +160,10 @@ class RAGAgent(Agent[OutputT]):
         self, ctx: Context[RAGState], ev: AgentInput, llm: Model, memory: Remembered
     ) -> Search | Finished:
         """Where the question follows others, let the model write it so that it stands alone."""
-        await ctx.set("inquiry", Inquiry(question=ev.query))
-        await ctx.set("spending", Spending())
-        asked, talk, accounts = await self.state_of(ctx)
-        accounts.own.spending.elapsed()
+        state = state_of(ctx)
+        state.inquiry, state.spending = Inquiry(question=ev.query), Spending()
+        talk, asked, accounts = state.conversation, *self.inquiry_of(ctx)
+        state.spending.elapsed()
         history = ev.history
         if history is None and memory is not None:
             history = await memory.aget(ev.query)
@@ -169,7 +178,7 @@ class RAGAgent(Agent[OutputT]):
     @step
     async def retrieve(self, ctx: Context[RAGState], ev: Search, finder: Retrieval) -> Found | NotFound | Finished:
         """Search the documents."""
-        _, _, accounts = await self.state_of(ctx)
+        _, accounts = self.inquiry_of(ctx)
         passages = await accounts.in_time(found(finder, ev.query))
         if passages is None:
             return Finished(stopped_by="seconds")
@@ -178,7 +187,7 @@ class RAGAgent(Agent[OutputT]):
     @step
     async def rank(self, ctx: Context[RAGState], ev: Found, reranker: Reranking) -> Ranked | NotFound | Finished:
         """Keep the best of what was found. Where the model has seen them all, it is not asked again."""
-        asked, _, accounts = await self.state_of(ctx)
+        asked, accounts = self.inquiry_of(ctx)
         passages = ev.passages[: self.top_k]
         if reranker is not None:
             best = await self.bounded(accounts, reranked(reranker, asked.question, ev.passages, self.top_k, accounts))
@@ -193,7 +202,7 @@ class RAGAgent(Agent[OutputT]):
     @step
     async def draft(self, ctx: Context[RAGState], ev: Ranked | Repair, llm: Model) -> Draft | Repair | Finished:
         """Let the model answer from the passages."""
-        asked, _, accounts = await self.state_of(ctx)
+        asked, accounts = self.inquiry_of(ctx)
         asked.repaired = isinstance(ev, Repair)
         messages = self.messages(asked, ev if isinstance(ev, Repair) else None)
         try:
@@ -212,11 +221,12 @@ class RAGAgent(Agent[OutputT]):
     @step
     async def check(self, ctx: Context[RAGState], ev: Draft) -> Finished | Repair | NotFound:
         """Check the citations. Of those that do not hold the model is told, once."""
-        asked, _, _ = await self.state_of(ctx)
+        asked, _ = self.inquiry_of(ctx)
         self.take(asked, ev.text, refused=ev.refused)
         if asked.outcome == "not_found":
             return NotFound()
-        problems = [] if ev.refused else self.problems(asked.citations)
+        needless = ev.refused or (self.output is not None and not asked.citations)
+        problems = [] if needless else wrong_with(asked.citations, self.prompt)
         if problems and not asked.repaired:
             return self.show(ctx, asked, Repair(draft=ev.text, problems=problems))
         return Finished(stopped_by="answer")
@@ -224,7 +234,7 @@ class RAGAgent(Agent[OutputT]):
     @step
     async def rewrite(self, ctx: Context[RAGState], _ev: NotFound, llm: Model) -> Search | Finished:
         """Search in other words, as often as that is allowed, and as long as the model has some."""
-        asked, _, accounts = await self.state_of(ctx)
+        asked, accounts = self.inquiry_of(ctx)
         asked.outcome, asked.citations = "not_found", []
         if len(asked.queries) > self.rewrites:
             return Finished(stopped_by="answer")
@@ -239,7 +249,7 @@ class RAGAgent(Agent[OutputT]):
     @step
     async def finish(self, ctx: Context[RAGState], ev: Finished, llm: Model, memory: Remembered) -> RAGResult[OutputT]:
         """Put question and answer into the memory, and say what came of it."""
-        asked, talk, accounts = await self.state_of(ctx)
+        talk, asked, accounts = state_of(ctx).conversation, *self.inquiry_of(ctx)
         limited = ev.stopped_by != "answer"
         if limited and self.budget.last_answer and asked.passages and not asked.outcome:
             await self.last_answer(ctx, asked, accounts, llm)
@@ -271,10 +281,10 @@ class RAGAgent(Agent[OutputT]):
 
     # -- what the steps use --------------------------------------------------------------------------
 
-    async def state_of(self, ctx: Context[RAGState]) -> tuple[Inquiry, Conversation, Accounts]:
-        """The state of a run itself, no copy, and what it spends from."""
-        talk = cast("Conversation", await ctx.get("conversation"))
-        return cast("Inquiry", await ctx.get("inquiry")), talk, Accounts(self.budget, await ctx.get("spending"))
+    def inquiry_of(self, ctx: Context[RAGState]) -> tuple[Inquiry, Accounts]:
+        """How far a run has come, no copy, and what it spends from."""
+        state = cast("RAGState", state_of(ctx))
+        return state.inquiry, Accounts(self.budget, state.spending)
 
     async def bounded(self, accounts: Accounts, work: Coroutine[Any, Any, T]) -> T | Finished:
         """Await it; where a limit was reached, or the time is over before it ends, the run is to be finished."""
@@ -291,23 +301,19 @@ class RAGAgent(Agent[OutputT]):
         """Let the model write a query; empty where it writes none."""
         messages = [ChatMessage(role="user", content=self.prompt(prompt, **values))]
         try:
-            reply = await self.bounded(accounts, Counted(llm, accounts).chat(messages, output=_Query))
+            reply = await self.bounded(accounts, Counted(llm, accounts).chat(messages, output=Query))
         except LLMOutputError:
             return ""
         if isinstance(reply, Finished):
             return reply
-        return reply.output.query.strip() if isinstance(reply.output, _Query) else ""
+        return reply.output.query.strip() if isinstance(reply.output, Query) else ""
 
     def messages(self, asked: Inquiry, repair: Repair | None = None) -> list[ChatMessage]:
         """What the model is sent, that it may answer."""
-        passages = "\n\n".join(
-            self.prompt("passage", number=str(number), source=place_of(passage), text=passage.text)
-            for number, passage in enumerate(asked.passages, start=1)
-        )
-        values = {"passages": passages, "question": asked.question, "not_found": self.prompt("not_found")}
+        told = numbered(asked.passages, self.prompt)
+        told = self.prompt("answer", passages=told, question=asked.question, not_found=self.prompt("not_found"))
         system = self.system_message()
-        messages = [*([] if system is None else [system])]
-        messages.append(ChatMessage(role="user", content=self.prompt("answer", **values)))
+        messages = [*([] if system is None else [system]), ChatMessage(role="user", content=told)]
         if repair is not None:
             if repair.draft:  # servers refuse an empty message
                 messages.append(ChatMessage(role="assistant", content=repair.draft))
@@ -322,27 +328,16 @@ class RAGAgent(Agent[OutputT]):
         unknown = not asked.citations and (nothing or says(text, self.prompt("not_found")))
         asked.outcome = "not_found" if unknown else "refused" if refused else "found"
 
-    def problems(self, citations: Sequence[Citation]) -> list[str]:
-        """What is wrong with an answer, as the model is told it."""
-        if not citations and self.output is None:
-            return [self.prompt("no_citations")]
-        told = (
-            self.prompt("does_not_hold" if one.passage_id else "no_passage", number=str(one.number), claim=one.claim)
-            for one in citations
-            if not one.holds
-        )
-        return list(dict.fromkeys(told))
-
     async def last_answer(self, ctx: Context[RAGState], asked: Inquiry, accounts: Accounts, llm: ChatModel) -> None:
         """At a limit, ask for an answer once more."""
         try:
             reply = await self.asked(ctx, accounts, llm, self.messages(asked))
-        except LLMOutputError as error:
-            if error.reply is None:
-                raise
-            reply = error.reply
-        asked.told = said(reply.message)
-        self.take(asked, asked.told, refused=bool(reply.refusal))
+        except LLMError as error:  # what there is so far is worth more than the error
+            logger().warning(f"{self.name!r} has no last answer: {error}")
+            ctx.write_event_to_stream(Withdrawn(agent=self.name))  # some of it may have been seen
+        else:
+            asked.told = said(reply.message)
+            self.take(asked, asked.told, refused=bool(reply.refusal))
 
     def search(self, ctx: Context[RAGState], asked: Inquiry, query: str) -> Search:
         """Search for this now."""

@@ -11,7 +11,7 @@ from agentflow_llm import Passage
 
 from .citations import Citation
 from .events import AgentResult, OutputT
-from .function_agent import AgentState
+from .state import AgentState
 
 
 class Search(Event):
@@ -64,6 +64,12 @@ class RAGResult(AgentResult[OutputT]):
     citations: list[Citation]
     passages: list[Passage]
     queries: list[str]
+
+
+class Query(BaseModel):
+    """What to search for, as the model is asked for it."""
+
+    query: str = Field(description="The question or query, and nothing else.")
 
 
 class Inquiry(BaseModel):

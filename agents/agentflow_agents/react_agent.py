@@ -25,8 +25,9 @@ from agentflow_llm import (
 
 from .errors import UnreadableReplyError
 from .events import OutputT
-from .function_agent import FunctionAgent, conversation_of
+from .function_agent import FunctionAgent
 from .reasoning import STOP, ReasoningReader, read_reasoning
+from .state import state_of
 from .transcription import described, transcribed
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class ReActAgent(FunctionAgent[OutputT]):
         try:
             return await super().asked(ctx, accounts, llm, messages, tools)
         except UnreadableReplyError as error:
-            talk = await conversation_of(ctx)
+            talk = state_of(ctx).conversation
             if self.output is not None or (tools and talk.corrections < _REPAIRS):
                 raise
             logger().warning(

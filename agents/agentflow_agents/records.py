@@ -11,7 +11,7 @@ class ToolExecution:
 
     Notes on it:
 
-    - `queued`, when a wait for one of the tool's slots is over: `wait` (seconds).
+    - `queued`, when a wait for one of the tool's slots, or for a thread, is over: `wait` (seconds).
     - `retry`, before each wait for another attempt: `attempt` (the number of the one that failed, from 1), `wait`
       (seconds), `error` (the exception; None where a tenacity object did not like what the tool returned).
     """

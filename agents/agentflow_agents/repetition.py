@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 class Repetition:
     """The attempts of one call under a policy.
 
-    - `seconds`: how long all of them may take together, from now on; no wait begins that would outlast it.
+    - `due`: when their time is over, by the clock's `monotonic`; no wait begins that would outlast it.
     - `noting`: notes each wait, where somebody listens.
     """
 
-    def __init__(self, policy: Policy, seconds: float | None, noting: Noting | None) -> None:
+    def __init__(self, policy: Policy, due: float | None, noting: Noting | None) -> None:
         self._policy = policy
         self._noting = noting
         self._clock = current_clock()
         self._begun = self._clock.monotonic()
-        self._due = None if seconds is None else self._begun + seconds
+        self._due = due
         self._attempts = 0
         self._first_failure = 0.0
         self._idle = 0.0

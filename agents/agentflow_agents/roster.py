@@ -7,8 +7,9 @@ from typing import Any, cast
 
 from agentflow.errors import shown
 
-from .agent import Agent, tool_name
+from .agent import Agent
 from .errors import AgentConfigurationError
+from .handover import tool_name
 
 
 class Roster:

@@ -1,17 +1,14 @@
-"""How many calls of one tool go on at once."""
+"""How many calls go on at once."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from agentflow.clock import current_clock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
     from .repetition import Noting
 
 
@@ -22,35 +19,14 @@ class Slots:
         self._number = number
         self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
-    @asynccontextmanager
-    async def taken(self, noting: Noting | None, within: float | None) -> AsyncGenerator[None]:
-        """Hold a slot for a block. A wait for it is noted as `queued`.
-
-        Raises `TimeoutError` where none is free within so many seconds.
-        """
+    async def take(self, noting: Noting | None) -> asyncio.Semaphore:
+        """Wait for a slot. What it returns has to be released. A wait is noted as `queued`."""
         loop = asyncio.get_running_loop()
-        slots = self._by_loop.setdefault(loop, asyncio.Semaphore(self._number))
-        if slots.locked():
-            await _acquired(slots, noting, within)
-        else:
-            await slots.acquire()
-        try:
-            yield
-        finally:
-            slots.release()
-
-
-async def _acquired(slots: asyncio.Semaphore, noting: Noting | None, within: float | None) -> None:
-    clock = current_clock()
-    begun = clock.monotonic()
-    if within is None:
+        slots = self._by_loop.get(loop)
+        if slots is None:
+            slots = self._by_loop.setdefault(loop, asyncio.Semaphore(self._number))
+        begun = current_clock().monotonic() if noting is not None and slots.locked() else None
         await slots.acquire()
-    else:
-        limit = clock.timeout(within)
-        try:
-            async with limit:
-                await slots.acquire()
-        except TimeoutError as error:
-            raise TimeoutError(f"it had no turn within {within:.3g} s") from error
-    if noting is not None:
-        noting("queued", {"wait": clock.monotonic() - begun})
+        if noting is not None and begun is not None:
+            noting("queued", {"wait": current_clock().monotonic() - begun})
+        return slots

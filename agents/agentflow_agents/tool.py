@@ -8,7 +8,6 @@ A parameter annotated `Context`, or as a resource, is injected, and no model is 
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import inspect
 import json
@@ -16,18 +15,18 @@ from contextvars import copy_context
 from functools import partial, update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
-from agentflow.clock import current_clock
 from agentflow.errors import WorkflowValidationError, shown
 from agentflow.retry import check_policy
 from agentflow_llm import ToolDefinition
 from agentflow_llm.output import is_strict
 
 from .arguments import Arguments, UndescribableError
-from .callee import CLASS_METHOD, check_kind, code_of, name_of, parameters_of
+from .callee import CALLED, CLASS_METHOD, check_kind, check_seconds, code_of, correction, name_of, parameters_of
 from .consent import Consent
 from .docstring import read_docstring
 from .errors import AgentConfigurationError, ToolError
 from .json_arguments import JsonArguments
+from .patience import Patience
 from .repetition import Repetition
 from .slots import Slots
 
@@ -59,6 +58,8 @@ R_co = TypeVar("R_co", covariant=True)
 
 LONGEST_RESULT = 100_000
 """Characters of a result, unless the tool says otherwise."""
+_THREADS = Slots(256)
+"""Calls of plain functions at once: more would only wait for each other. Those that were left behind do not count."""
 
 
 class Tool(Generic[P, R_co]):
@@ -67,11 +68,12 @@ class Tool(Generic[P, R_co]):
     - `name`: by default the function's.
     - `description`: by default the docstring's text, without its lists of parameters, results and errors.
     - `timeout`: seconds that one call may take, all of its attempts together; None for no limit. A plain function
-      runs in a thread, which cannot be stopped: when the time is over it is left behind.
+      runs in a thread, which cannot be stopped: when the time is over it is left behind, and works on. Waiting for
+      a turn, for a thread or for a connection is not part of it.
     - `retry`: calls the function again when it fails: `Retry(attempts=3)`, or whatever else a step's `retry_policy`
       may be. A `ToolError`, wrong arguments among them, a cancellation and the end of `timeout` are final.
     - `concurrency`: how many calls go on at once in an event loop, of all agents and runs, and of all objects where
-      it is a method; None for no limit. The time that a call waits for its turn is not part of `timeout`.
+      it is a method; None for no limit. A thread that was left behind counts until it has ended.
     - `return_direct`: what it returns is the agent's answer; the model does not see it first.
     - `requires_approval`: a person is asked before it is called: True, or a function that takes some of the tool's
       own parameters, by their names, and says whether this call needs it.
@@ -100,12 +102,11 @@ class Tool(Generic[P, R_co]):
             raise AgentConfigurationError(CLASS_METHOD)
         if is_tool(function) or not callable(function):
             raise AgentConfigurationError(
-                f"Tool({shown(function)}): a tool is made of a function. Write Tool(search), without calling it."
+                f"Tool({shown(function)}): a tool is made of a function. {correction(function) or CALLED}"
             )
         given: Any = function
         self._function = function
         self._code = code_of(function)
-        self.name = name_of(function, name)
         self.timeout = timeout
         self.retry = retry
         self.concurrency = concurrency
@@ -115,7 +116,9 @@ class Tool(Generic[P, R_co]):
         self.max_chars = max_chars
         self.keeps_time = False
         """Does it end by itself when the time that a budget leaves is over?"""
-        self._check_numbers()
+        self._check_options(name, description)
+        self.name = name_of(function, name)
+        self._ready = given.ready if isinstance(given, _Remote) else None
         self._slots = None if concurrency is None else Slots(concurrency)
         check_kind(function, self._code, self.name)
         described = read_docstring(self._code)
@@ -150,18 +153,21 @@ class Tool(Generic[P, R_co]):
         description: str,
         parameters: Mapping[str, Any],
         call: Callable[[dict[str, Any]], Awaitable[Any]],
+        *,
+        ready: Callable[[], Awaitable[object]] | None = None,
         **options: Unpack[Options],
     ) -> Tool[[dict[str, Any]], Awaitable[Any]]:
         """A tool that is no Python function: `call` is awaited with the arguments as one dict.
 
         `parameters` is the JSON Schema of this object. Only that it is an object, and has what is required, is
-        checked before the call; the rest is for the callee to say. The options are those of `Tool`.
+        checked before the call; the rest is for the callee to say. `ready` is awaited before each call, such as to
+        connect, and is no part of its `timeout`. The options are those of `Tool`.
         """
         try:
             arguments = JsonArguments(parameters)
         except UndescribableError as error:
             raise AgentConfigurationError(f"tool {name!r}: {error}") from None
-        return Tool(_Remote(call, arguments), name=name, description=description, **options)
+        return Tool(_Remote(call, arguments, ready), name=name, description=description, **options)
 
     def __repr__(self) -> str:
         return f"<Tool {self.name}({self._arguments})>"
@@ -242,7 +248,7 @@ class Tool(Generic[P, R_co]):
 
         - `ctx`: the context of the step that calls it, for what is injected.
         - `noting`: is told of waits; see `ToolExecution`.
-        - `within`: seconds that are left, the wait for its turn among them.
+        - `within`: seconds that are left, all waits among them.
 
         Raises `ToolError` where the arguments are wrong, `TimeoutError` where it takes too long,
         `AgentConfigurationError` where it needs a context and has none, and what the function raises.
@@ -250,53 +256,47 @@ class Tool(Generic[P, R_co]):
         found: Any = self._arguments.validate(arguments)
         if ctx is None and self._arguments.injected:
             self._check_without()
-        if self._slots is None:
-            return await self._in_time(found, ctx, noting, within)
-        begun = current_clock().monotonic()
-        async with self._slots.taken(noting, within):
-            left = None if within is None else max(0.0, within - (current_clock().monotonic() - begun))
-            return await self._in_time(found, ctx, noting, left)
+        patience = Patience()
+        if within is None:
+            return await self._in_turn(found, ctx, noting, patience)
+        if within <= 0:
+            raise TimeoutError("no time was left for it")
+        return await patience.limited(within, self._in_turn(found, ctx, noting, patience))
 
-    async def _in_time(self, found: Any, ctx: Context[Any] | None, noting: Noting | None, within: float | None) -> Any:
-        seconds = self.timeout if within is None else within if self.timeout is None else min(self.timeout, within)
-        if seconds is None:
-            return await self._attempts(found, ctx, None, noting)
-        limit = current_clock().timeout(seconds)
+    async def _in_turn(self, found: Any, ctx: Context[Any] | None, noting: Noting | None, patience: Patience) -> Any:
+        own = None if self._slots is None else await self._slots.take(noting)
         try:
-            async with limit:
-                return await self._attempts(found, ctx, limit, noting, seconds)
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
-            raise TimeoutError(f"it did not end within {seconds:.3g} s") from error
+            if self._ready is not None:
+                await self._ready()
+            if self._is_async:
+                return await self._in_time(found, ctx, noting, patience)
+            threads = await _THREADS.take(noting)
+            try:
+                return await self._in_time(found, ctx, noting, patience)
+            finally:
+                threads.release()  # a thread that was left behind takes no other call's place
+        finally:
+            if own is not None:
+                patience.when_over(own.release)
 
-    def _attempts(
-        self,
-        found: Any,
-        ctx: Context[Any] | None,
-        limit: asyncio.Timeout | None,
-        noting: Noting | None,
-        seconds: float | None = None,
-    ) -> Awaitable[Any]:
+    async def _in_time(self, found: Any, ctx: Context[Any] | None, noting: Noting | None, patience: Patience) -> Any:
+        patience.has_begun = True
+        if self.timeout is None:
+            return await self._attempts(found, ctx, noting, patience)
+        return await patience.limited(self.timeout, self._attempts(found, ctx, noting, patience))
+
+    async def _attempts(self, found: Any, ctx: Context[Any] | None, noting: Noting | None, patience: Patience) -> Any:
         if self.retry is None:
-            return self._call(found, ctx, limit)
-        return Repetition(self.retry, seconds, noting).run(partial(self._call, found, ctx, limit))
+            return await self._call(found, ctx, patience)
+        return await Repetition(self.retry, patience.due, noting).run(partial(self._call, found, ctx, patience))
 
-    async def _call(self, found: Any, ctx: Context[Any] | None, limit: asyncio.Timeout | None) -> Any:
+    async def _call(self, found: Any, ctx: Context[Any] | None, patience: Patience) -> Any:
         injected = await self._injected(ctx) if self._arguments.injected else None
         args, named = self._arguments.call(found, injected)
         if self._is_async:
             return await self._function(*args, **named)  # type: ignore[misc]  # because it returns a coroutine
         plain = partial(_plainly, partial(self._function, *args, **named))
-        future = asyncio.get_running_loop().run_in_executor(None, partial(copy_context().run, plain))
-        try:
-            value = await asyncio.shield(future)
-        except asyncio.CancelledError:
-            # no thread can be interrupted: cancelling waits for it, as for a plain step; a time-out leaves it behind
-            if limit is None or not limit.expired():
-                await asyncio.wait([future])
-            future.add_done_callback(_heard)
-            raise
+        value = await patience.in_thread(partial(copy_context().run, plain))
         return await value if inspect.isawaitable(value) else value
 
     async def _injected(self, ctx: Context[Any] | None) -> dict[str, Any]:
@@ -320,15 +320,20 @@ class Tool(Generic[P, R_co]):
                     "arguments, ctx=ctx)"
                 )
 
-    def _check_numbers(self) -> None:
-        given: Any = self.timeout
-        if given is not None and (isinstance(given, bool) or not isinstance(given, int | float) or not given > 0):
-            raise AgentConfigurationError(f"Tool(timeout={given!r}): it is a positive number of seconds, or None.")
+    def _check_options(self, name: object, description: object) -> None:
+        for option, given in (("name", name), ("description", description)):
+            if given is not None and not isinstance(given, str):
+                raise AgentConfigurationError(f"Tool({option}={shown(given)}): it must be text.")
+        for option in ("return_direct", "tracebacks"):
+            given = getattr(self, option)
+            if not isinstance(given, bool):
+                raise AgentConfigurationError(f"Tool({option}={shown(given)}): it must be True or False.")
+        check_seconds("Tool", self.timeout)
         for option in ("concurrency", "max_chars"):
             given = getattr(self, option)
             if given is not None and (isinstance(given, bool) or not isinstance(given, int) or given < 1):
                 raise AgentConfigurationError(
-                    f"Tool({option}={shown(given)}): it is a whole number from 1 on, or None."
+                    f"Tool({option}={shown(given)}): it must be a whole number from 1 on, or None."
                 )
 
 
@@ -359,9 +364,15 @@ def is_tool(value: object) -> bool:
 class _Remote:
     """Something that is called with one dict, of which only the schema is known."""
 
-    def __init__(self, call: Callable[[dict[str, Any]], Awaitable[Any]], arguments: JsonArguments) -> None:
+    def __init__(
+        self,
+        call: Callable[[dict[str, Any]], Awaitable[Any]],
+        arguments: JsonArguments,
+        ready: Callable[[], Awaitable[object]] | None,
+    ) -> None:
         self._call = call
         self.arguments = arguments
+        self.ready = ready
 
     async def __call__(self, arguments: dict[str, Any]) -> Any:
         return await self._call(arguments)
@@ -372,9 +383,3 @@ def _plainly(call: Callable[[], Any]) -> Any:
         return call()
     except StopIteration as error:  # no future can carry it
         raise RuntimeError("the tool raised StopIteration") from error
-
-
-def _heard(future: asyncio.Future[Any]) -> None:
-    """Nobody waits for it any more; its error is no news."""
-    if not future.cancelled():
-        future.exception()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import re
 import traceback
+from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -17,21 +19,24 @@ from agentflow.observe import Kind, operation
 from agentflow_llm import ToolResultPart
 from agentflow_llm.loose import well_formed
 
+from .callee import correction
 from .errors import AgentConfigurationError, ToolError
 from .records import ToolExecution
 from .tool import Tool, is_tool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from agentflow import Context, Resource
     from agentflow_llm import ToolDefinition
     from agentflow_llm.messages import ToolOutcome
 
 _LONGEST = 300
-_FAILURES = (Exception, asyncio.CancelledError, SystemExit)
+_FAILURES = (Exception, asyncio.CancelledError, SystemExit, GeneratorExit)
 """What a tool's code may raise without ending the program."""
 _JSON = TypeAdapter(object).serializer
+_NO_TEXT = re.compile("invalid utf-8")
+"""What pydantic says of bytes that are no text."""
 
 
 class Toolbox:
@@ -43,8 +48,9 @@ class Toolbox:
     # a list of functions with different signatures is to mypy no list of callables
     def __init__(self, tools: Iterable[object] = ()) -> None:
         self._tools: dict[str, Tool[..., Any]] = {}
-        if callable(tools) or isinstance(tools, str):
-            raise AgentConfigurationError(f"tools={shown(tools)}: it is a list. Write tools=[search, calculate].")
+        if callable(tools) or isinstance(tools, str) or not isinstance(tools, Iterable):
+            line = correction(tools) or "Write tools=[search, calculate]."
+            raise AgentConfigurationError(f"tools={shown(tools)}: it must be a list. {line}")
         for given in tools:
             found = cast("Tool[..., Any]", given) if is_tool(given) else Tool(cast("Callable[..., Any]", given))
             found.check_bound()
@@ -201,8 +207,10 @@ def _text_of(value: Any) -> str:
         return well_formed(value)
     strange: list[object] = []
 
-    def text_of_strange(inner: object) -> str:
-        if type(inner).__str__ is not object.__str__:
+    def text_of_strange(inner: Any) -> object:
+        if hasattr(inner, "__array__") and hasattr(inner, "tolist"):
+            return inner.tolist()  # numbers and arrays of numpy, and of others that are like it
+        if type(inner).__str__ is not object.__str__ and not isinstance(inner, memoryview):
             return str(inner)
         strange.append(inner)
         raise TypeError
@@ -212,10 +220,12 @@ def _text_of(value: Any) -> str:
     except (TypeError, ValueError) as error:
         if strange:
             raise ToolError(_cannot_be_told(strange[0])) from error
+        if _NO_TEXT.search(str(error)):
+            raise ToolError(_cannot_be_told(value if isinstance(value, bytes | bytearray) else b"")) from error
         raise
 
 
-def _json_of(value: object, fallback: Callable[[Any], str]) -> str:
+def _json_of(value: object, fallback: Callable[[Any], object]) -> str:
     try:
         return _JSON.to_json(value, fallback=fallback).decode()
     except ValueError as error:  # pydantic's, whatever was raised inside

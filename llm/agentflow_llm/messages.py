@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
+from secrets import token_hex
 from typing import TYPE_CHECKING, Annotated, Any, Literal
-from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -118,7 +118,7 @@ class ChatMessage(BaseModel):
 
     role: Role
     content: tuple[AnyPart, ...] = ()
-    id: str = Field(default_factory=lambda: f"msg_{uuid4().hex}")
+    id: str = Field(default_factory=lambda: f"msg_{token_hex(16)}")
 
     if TYPE_CHECKING:
 
@@ -206,7 +206,9 @@ class Usage(BaseModel):
         return (self.input_tokens or 0) + (self.output_tokens or 0) if known else None
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(
+        if self is _NOTHING or other is _NOTHING:
+            return other if self is _NOTHING else self
+        return Usage.model_construct(
             input_tokens=_sum(self.input_tokens, other.input_tokens),
             output_tokens=_sum(self.output_tokens, other.output_tokens),
             cached_tokens=_sum(self.cached_tokens, other.cached_tokens),
@@ -218,9 +220,9 @@ class Usage(BaseModel):
 
     def _cost_with(self, other: Usage) -> float | None:
         """Nothing costs nothing; beside something of unknown price, the whole is of unknown price."""
-        if _NOTHING in (self, other):
-            return other.cost if self == _NOTHING else self.cost
-        return None if self.cost is None or other.cost is None else self.cost + other.cost
+        if self.cost is not None and other.cost is not None:
+            return self.cost + other.cost
+        return other.cost if self == _NOTHING else self.cost if other == _NOTHING else None
 
 
 _NOTHING = Usage()

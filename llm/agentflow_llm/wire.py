@@ -7,8 +7,10 @@ mean it; what is no reply at all raises `LLMResponseError`.
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
+from weakref import ref
 
 from .errors import LLMBadRequestError, LLMResponseError
 from .loose import as_dict, as_list, excerpt, first, parsed, well_formed
@@ -37,6 +39,10 @@ if TYPE_CHECKING:
 _IN_WORDS = "Give the final answer as one JSON object and nothing else. It has to be valid under this JSON schema:\n"
 _CALLS = {"tool_calls", "function_call"}
 _GOOGLE = {"gcp.gemini", "gcp.vertex_ai", "gcp.gen_ai"}
+_THOUGHTFUL = {"deepseek", *_GOOGLE}
+"""Servers that want the thoughts back which led to calls."""
+_strict: dict[int, tuple[ref[ToolDefinition], dict[str, Any] | None]] = {}
+"""By the id of a definition, it, and its strict schema."""
 
 
 def render_request(
@@ -135,8 +141,13 @@ def render_messages(messages: Iterable[ChatMessage], provider: str = "") -> list
     rendered: list[dict[str, Any]] = []
     for message in messages:
         content = message.content
-        if len(content) == 1 and type(content[0]) is TextPart:  # nearly all are
-            rendered.append({"role": message.role, "content": well_formed(content[0].text)})
+        part = content[0] if len(content) == 1 else None  # nearly all are
+        if type(part) is TextPart:
+            rendered.append({"role": message.role, "content": well_formed(part.text)})
+        elif type(part) is ToolResultPart and message.role == "tool":
+            rendered.append(_render_result(part))
+        elif type(part) is ToolCallPart and provider not in _THOUGHTFUL:
+            rendered.append({"role": message.role, "tool_calls": [_render_call(part)]})
         else:
             rendered.extend(_render_parts(message, provider))
     return rendered
@@ -154,10 +165,9 @@ def _render_parts(message: ChatMessage, provider: str) -> list[dict[str, Any]]:
                 detail = {"detail": part.detail} if part.detail else {}
                 said.append({"type": "image_url", "image_url": {"url": part.url, **detail}})
             case ToolCallPart():
-                function = {"name": part.name, "arguments": well_formed(part.arguments)}
-                calls.append({"id": part.id, "type": "function", "function": function})
+                calls.append(_render_call(part))
             case ToolResultPart():
-                rendered.append({"role": "tool", "tool_call_id": part.call_id, "content": well_formed(part.content)})
+                rendered.append(_render_result(part))
             case ReasoningPart():  # most servers that give it do not want it back
                 pass
     if said or calls or not rendered:
@@ -170,6 +180,15 @@ def _render_parts(message: ChatMessage, provider: str) -> list[dict[str, Any]]:
             _add_thoughts(whole, message, provider)
         rendered.append(whole)
     return rendered
+
+
+def _render_call(part: ToolCallPart) -> dict[str, Any]:
+    function = {"name": part.name, "arguments": well_formed(part.arguments)}
+    return {"id": part.id, "type": "function", "function": function}
+
+
+def _render_result(part: ToolResultPart) -> dict[str, Any]:
+    return {"role": "tool", "tool_call_id": part.call_id, "content": well_formed(part.content)}
 
 
 def _add_thoughts(whole: dict[str, Any], message: ChatMessage, provider: str) -> None:
@@ -200,8 +219,20 @@ def render_tool(tool: ToolDefinition, output_mode: OutputMode) -> dict[str, Any]
 
 def rendered_parameters(tool: ToolDefinition, output_mode: OutputMode) -> tuple[dict[str, Any], bool]:
     """What a tool takes, and whether the server is to keep to it strictly: where it does so with an answer's shape."""
-    strict = strict_schema(tool.parameters) if tool.strict and output_mode == "native" else None
+    strict = _strict_parameters(tool) if tool.strict and output_mode == "native" else None
     return (tool.parameters, False) if strict is None else (strict, True)
+
+
+def _strict_parameters(tool: ToolDefinition) -> dict[str, Any] | None:
+    """The strict schema of a definition, which goes with every request: made once."""
+    known = _strict.get(id(tool))
+    if known is None or known[0]() is not tool:  # another may have had its id
+        known = _strict[id(tool)] = ref(tool, partial(_forget, id(tool))), strict_schema(tool.parameters)
+    return known[1]
+
+
+def _forget(key: int, _: object) -> None:
+    _strict.pop(key, None)
 
 
 def read_reply(body: Any, *, output_tool: str | None = None) -> Reply:
