@@ -11,7 +11,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from agentflow import Context, Event, StartEvent, StopEvent, Workflow, step
 from agentflow.retry import ConstantDelayRetryPolicy
-from agentflow_agents import DocumentIndex, FunctionAgent
+from agentflow_agents import ApprovalRequired, DocumentIndex, FunctionAgent, tool
+from agentflow_agents.team import Team
 from agentflow_instrumentation import setup
 from agentflow_llm import ChatMessage, RateLimitError, Reply, ScriptedModel, TextPart, ToolCallPart, Usage
 from agentflow_llm.documents import Document
@@ -63,6 +64,29 @@ async def ask_clerk(folder: Path) -> None:
     with DocumentIndex(folder, name="library") as index, script as model:
         agent = FunctionAgent([index.search_documents, add], llm=model, name="clerk")
         assert str(await agent.run(QUESTION)) == ANSWER
+
+
+async def ask_desk() -> None:
+    """Two agents of a team, of which the second has a third as a tool, which needs a person's approval."""
+
+    @tool(requires_approval=True)
+    async def pay(amount: int) -> str:
+        """Pay an amount."""
+        return f"paid {amount}"
+
+    def asks(name: str, arguments: str) -> ToolCallPart:
+        return ToolCallPart(id="call-1", name=name, arguments=arguments)
+
+    cashier_model = ScriptedModel([asks("pay", '{"amount": 3}'), "It is paid."])
+    cashier = FunctionAgent([pay], cashier_model, name="cashier", description="Pays.")
+    billing_model = ScriptedModel([asks("cashier", '{"query": "Pay 3."}'), "Done."])
+    billing = FunctionAgent([cashier], billing_model, name="billing", description="Knows of invoices.")
+    triage = FunctionAgent(llm=ScriptedModel([asks("hand_over_to_billing", '{"message": "Pay 3."}')]), name="triage")
+    handler = Team([triage, billing], name="desk", handoffs={"triage": ["billing"]}).run("Pay my invoice.")
+    async for event in handler.stream_events():
+        if isinstance(event, ApprovalRequired):
+            handler.ctx.send_event(event.approve())
+    assert str(await handler) == "Done."
 
 
 PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(50_000)

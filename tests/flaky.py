@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from array import array
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 from agentflow.clock import current_clock
 from agentflow.retry import Retry, RetryPolicy
@@ -22,6 +22,7 @@ from agentflow_llm import (
     Reply,
     Usage,
 )
+from agentflow_llm.model import ModelOptions
 
 HELLO = [ChatMessage(role="user", content="Hello")]
 WORDS = ("one ", "two ", "three ", "four")
@@ -46,8 +47,9 @@ class Flaky(BaseChatModel):
         usage: Usage = SPENT,
         fails_after: LLMError | None = None,
         takes: float | None = None,
+        **options: Unpack[ModelOptions],
     ) -> None:
-        super().__init__(model, provider, retry=retry, timeout=timeout)
+        super().__init__(model, provider, retry=retry, timeout=timeout, **options)
         self.errors = list(errors)
         for error in errors:
             if error is not None:

@@ -268,3 +268,25 @@ async def test_vectors_of_a_stopgap_are_not_remembered() -> None:
     for _ in range(3):
         assert [list(vector) for vector in (await cached.embed(["a"])).vectors] == [[1, 97]]
     assert (len(first.asked), len(second.asked)) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "others",
+    [{"temperature": 0.5}, {"max_tokens": 5}, {"stop": "END"}, {"seed": 1}, {"extra": {"user": "u"}}, {}],
+)
+@pytest.mark.parametrize("inside", [False, True])
+async def test_models_with_other_options_share_no_answers(others: Any, tmp_path: Path, *, inside: bool) -> None:
+    models = [Flaky(temperature=0.1), Flaky(**others)]
+    for model in models * 2:
+        client: Any = Fallback([model]) if inside else model
+        cached: Any = Cached(client, file=tmp_path / "cache.db")
+        await cached.chat(HELLO)
+    assert [len(model.asked) for model in models] == [1, 1]
+
+
+async def test_option_of_the_constructor_is_the_same_as_that_of_a_call(tmp_path: Path) -> None:
+    usual, plain = Flaky(temperature=0.1), Flaky()
+    await Cached(usual, file=tmp_path / "cache.db").chat(HELLO)
+    again: BaseChatModel = Cached(plain, file=tmp_path / "cache.db")
+    assert (await again.chat(HELLO, temperature=0.1)).usage.cost == 0.0
+    assert plain.asked == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import pytest
 from pydantic import BaseModel
@@ -27,6 +27,7 @@ from agentflow_llm import (
     ToolDefinition,
     Usage,
 )
+from agentflow_llm.model import ModelOptions
 from flaky import HELLO, Flaky, finish
 
 SEARCH = ToolDefinition(name="search")
@@ -45,8 +46,8 @@ SCHEMA = {"title": "City", "type": "object", "properties": {"name": {"type": "st
 class Saying(BaseChatModel):
     """Answers with one reply after the other, each of which counts one request and ten tokens."""
 
-    def __init__(self, *replies: str | Reply) -> None:
-        super().__init__("saying", "test")
+    def __init__(self, *replies: str | Reply, **options: Unpack[ModelOptions]) -> None:
+        super().__init__("saying", "test", **options)
         self.replies = list(replies)
         self.asked: list[ChatCall] = []
 
@@ -118,7 +119,9 @@ async def test_none_is_the_same_as_left_out() -> None:
     [
         ("temprature", r"temprature= is no option of a call. Did you mean temperature=\?"),
         ("max_token", r"Did you mean max_tokens=\?"),
-        ("response_format", r"further fields of the request go into extra=\{...\}"),
+        ("max_completion_tokens", r"Did you mean max_tokens=\?"),
+        ("response_format", r"of a call. There are .* goes into extra=\{'response_format': ...\}"),
+        ("top_p", r"of a call. There are .* goes into extra=\{'top_p': ...\}"),
     ],
 )
 async def test_unknown_option_is_refused_with_what_was_meant(option: str, told: str) -> None:
@@ -127,6 +130,79 @@ async def test_unknown_option_is_refused_with_what_was_meant(option: str, told: 
         await Saying().chat(HELLO, **options)
     with pytest.raises(LLMBadRequestError, match=told):
         Saying().stream(HELLO, **options)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_options_of_the_constructor_are_those_of_each_call(*, streamed: bool) -> None:
+    model = Saying("Hi", "Hi", temperature=0.1, max_tokens=5, stop="END", seed=0, reasoning="low", extra={"user": "u"})
+    expected = {"temperature": 0.1, "max_tokens": 5, "stop": ["END"], "seed": 0, "reasoning": "low"}
+    with record() as seen:
+        await ask(model, streamed=streamed)
+        await ask(model, streamed=streamed, tools=[SEARCH], tool_choice="auto")
+    first, second = model.asked
+    assert (first.parameters, first.extra) == (expected, {"user": "u"})
+    assert (second.parameters, second.extra) == ({**expected, "tool_choice": "auto"}, {"user": "u"})
+    assert [op.subject.parameters for op in seen.operations] == [first.parameters, second.parameters]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_what_a_call_says_takes_the_place_of_the_constructor_s(*, streamed: bool) -> None:
+    model = Saying("Hi", "Hi", "Hi", temperature=0.1, seed=7, extra={"user": "u", "top_p": 0.5})
+    await ask(model, streamed=streamed, temperature=0.0, extra={"top_p": 0.9, "n": 1})
+    await ask(model, streamed=streamed, temperature=None, extra=None)
+    await ask(model, streamed=streamed, extra={"user": None})
+    assert [(call.parameters, call.extra) for call in model.asked] == [
+        ({"temperature": 0.0, "seed": 7}, {"user": "u", "top_p": 0.9, "n": 1}),
+        ({"temperature": 0.1, "seed": 7}, {"user": "u", "top_p": 0.5}),
+        ({"temperature": 0.1, "seed": 7}, {"user": None, "top_p": 0.5}),
+    ]
+
+
+async def test_field_that_is_an_option_by_another_name_gives_way_to_it_and_it_to_the_field() -> None:
+    fields = {"reasoning_effort": "low", "seed": 1, "text": {"verbosity": "low"}, "reasoning": {"summary": "auto"}}
+    model = Saying("Hi", "Hi", max_tokens=5, extra=fields)
+    await model.chat(HELLO, reasoning="high", seed=2)
+    await model.chat(HELLO, extra={"max_completion_tokens": 9, "reasoning_effort": "high"})
+    first, second = model.asked
+    assert first.parameters == {"max_tokens": 5, "reasoning": "high", "seed": 2}
+    assert first.extra == {"text": {"verbosity": "low"}, "reasoning": {"summary": "auto"}}
+    assert (second.parameters, second.extra) == ({}, {**fields, "max_completion_tokens": 9, "reasoning_effort": "high"})
+
+
+async def test_repair_and_completions_are_asked_with_the_options_of_the_constructor() -> None:
+    model = Saying("{}", BERN, "Hi", "Hi", temperature=0.1)
+    await model.chat(HELLO, output=City)
+    await model.acomplete("Hello")
+    assert [part.text async for part in await model.astream_complete("Hello")] == ["Hi"]
+    assert [call.parameters for call in model.asked] == [{"temperature": 0.1}] * 4
+
+
+async def test_options_of_the_constructor_stay_as_they_were_given() -> None:
+    extra = {"user": "u"}
+    model = Saying("Hi", extra=extra, stop="END", seed=None)
+    extra["user"] = "other"
+    await model.chat(HELLO)
+    assert model.defaults == {"stop": ["END"], "extra": {"user": "u"}}
+    assert (model.asked[0].parameters, model.asked[0].extra) == ({"stop": ["END"]}, {"user": "u"})
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("temprature", r"Saying has no option temprature=. Did you mean temperature=\?"),
+        ("max_completion_tokens", r"Did you mean max_tokens=\?"),
+        ("model_kwargs", r"Did you mean extra=\?"),
+        ("top_p", r"has no option top_p=. There are .* goes into extra=\{'top_p': ...\}"),
+        ("tools", r"Saying\(tools=...\): each call says that. Write chat\(messages, tools=...\)"),
+        ("tool_choice", "each call says that"),
+        ("output", "each call says that"),
+        ("extra", "extra=1 is no mapping"),
+    ],
+)
+def test_option_that_a_constructor_cannot_take_is_refused_with_what_was_meant(option: str, told: str) -> None:
+    options: Any = {option: 1}
+    with pytest.raises(LLMBadRequestError, match=told):
+        Saying(**options)
 
 
 @pytest.mark.parametrize("streamed", [False, True])

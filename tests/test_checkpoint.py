@@ -273,7 +273,7 @@ async def test_values_that_cannot_be_stored_are_kept_as_objects() -> None:
     assert await handler == expected
     first, _ = checkpointer.checkpoints[handler.run_id]
     assert first.ctx_state["state"]["client"] is client
-    with pytest.raises(ContextSerdeError, match=r"the state\.client holds a Opaque"):
+    with pytest.raises(ContextSerdeError, match=r"the state\.client holds an Opaque"):
         handler.ctx.to_dict()
     for _ in range(2):
         assert await checkpointer.run_from(first) == expected

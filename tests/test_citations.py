@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
-from agentflow_agents.citations import Citation, citations_in, supports, without_marks
+from agentflow_agents.citations import Citation, citations_in, says, supports, without_marks
 from agentflow_agents.numerals import numbers
 from agentflow_llm import Passage
 from agentflow_llm.reading import sentences
@@ -216,3 +217,33 @@ def test_any_text_can_be_read(answer: str) -> None:
 )
 def test_numbers_are_the_same_however_they_are_written(text: str, found: set[str]) -> None:
     assert numbers(text) == found
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence", "said"),
+    [
+        ("Sorry. **the documents do not answer this**", "The documents do not answer this.", True),
+        ("_The documents do not answer this!_", "The documents do not answer this.", True),
+        ("The documents answer this.", "The documents do not answer this.", False),
+        ("Im Januar.", "Ja", False),
+        ("文件中没有答案。", "没有答案", True),
+        ("Anything", "...", False),
+        ("", "", False),
+    ],
+)
+def test_sentence_is_known_again_in_an_answer(answer: str, sentence: str, *, said: bool) -> None:
+    assert says(answer, sentence) is said
+
+
+def test_all_texts_of_an_object_are_looked_through() -> None:
+    class Row(BaseModel):
+        told: str
+        years: int
+
+    class Table(BaseModel):
+        rows: list[Row]
+        notes: dict[str, str]
+
+    answer = Table(rows=[Row(told="A cow has four stomachs [1].", years=3)], notes={"x": "A cow flies [1]."})
+    found = citations_in(answer, [Passage("cows", "A cow has four stomachs.", 1.0, {})])
+    assert [(one.claim, one.holds) for one in found] == [("A cow has four stomachs.", True), ("A cow flies.", False)]

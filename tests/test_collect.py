@@ -183,7 +183,7 @@ async def test_what_is_no_event_cannot_be_collected() -> None:
             ctx.collect_events(StartEvent, [StartEvent])  # type: ignore[arg-type]  # the mistake under test
             return StopEvent()
 
-    with pytest.raises(WorkflowRuntimeError, match="ev is a ModelMetaclass, no event"):
+    with pytest.raises(WorkflowRuntimeError, match=r"ev is a ModelMetaclass, no event.*collect_events\(ev, \[A, B\]\)"):
         await Flow().run()
 
 
@@ -191,6 +191,28 @@ async def test_collecting_belongs_in_a_step() -> None:
     """From outside there is no step whose buffer it would be."""
     with pytest.raises(WorkflowRuntimeError, match="collect_events belongs in a step"):
         Context(Collects()).collect_events(A(), [A])
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ([A, B], r"ev is a list, no event\. .* Write: ctx\.collect_events\(ev, \[A, B\]\)"),
+        ({A: 2}, r"ev is a dict, no event\. .* Write: ctx\.collect_events\(ev, \[A, B\]\)"),
+        (A(), r"expected is a list of event types, .* Write: ctx\.collect_events\(ev, \[A, B\]\) or"),
+    ],
+    ids=["list", "dict", "event"],
+)
+async def test_collecting_takes_the_event_and_what_is_expected(given: Any, says: str) -> None:
+    """One of them alone is answered by the line that would be right."""
+
+    class Flow(Workflow):
+        @step
+        async def only(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            ctx.collect_events(given)
+            return StopEvent()
+
+    with pytest.raises(WorkflowRuntimeError, match=says):
+        await Flow().run()
 
 
 class Buffers(Workflow):

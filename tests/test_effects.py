@@ -451,7 +451,7 @@ async def test_a_wait_that_takes_too_long_raises_in_the_step() -> None:
         await clock.advance(1)
     text, message = await handler
     assert text == "in time"
-    assert message == "step 'only' of 'Flow' waited 60 s for a Answer, and none came"
+    assert message == "step 'only' of 'Flow' waited 60 s for an Answer, and none came"
 
 
 async def test_a_wait_for_what_only_this_workflow_could_send_is_known_to_be_in_vain() -> None:
@@ -789,7 +789,7 @@ async def test_an_effect_that_cannot_be_stored_is_named() -> None:
 
     handler = Flow().run()
     await _settle()
-    with pytest.raises(ValueError, match=r"ctx\.once of step 'only'\.client holds a object"):
+    with pytest.raises(ValueError, match=r"ctx\.once of step 'only'\.client holds an object"):
         handler.ctx.to_dict()
     await handler.cancel_run()
 

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 
-from agentflow import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent, Workflow, step
+from agentflow import (
+    Event,
+    HumanResponseEvent,
+    InputRequiredEvent,
+    StartEvent,
+    StopEvent,
+    Workflow,
+    WorkflowFailedEvent,
+    step,
+)
 
 
 class Index:
@@ -186,3 +195,25 @@ def test_a_schema_generator_of_ones_own_is_used() -> None:
     by_name = Joke.model_json_schema(schema_generator=Mine)
     by_position = Joke.model_json_schema(True, "#/{model}", Mine)  # noqa: FBT003 because that is what is tested
     assert by_name["properties"]["topic"]["type"] == by_position["properties"]["topic"]["type"] == "my-string"
+
+
+class Named(StopEvent):
+    name: str = "n"
+
+
+@pytest.mark.parametrize(
+    ("event", "shown"),
+    [
+        (Named(), "Named(name='n')"),
+        (Named(result=1), "Named(result=1, name='n')"),
+        (Named(free=1), "Named(name='n', free=1)"),  # type: ignore[call-arg]  # events take free fields
+        (StopEvent(), "StopEvent(result=None)"),
+        (WorkflowFailedEvent(step="s"), "WorkflowFailedEvent(step='s', exception_type='', message='', attempts=1)"),
+    ],
+    ids=repr,
+)
+def test_a_stop_event_is_shown_without_the_result_that_it_does_not_use(event: StopEvent, shown: str) -> None:
+    """It is data all the same."""
+    assert repr(event) == shown
+    assert str(event) == shown.partition("(")[2][:-1].replace(", ", " ")
+    assert "result" in event.model_dump()

@@ -15,6 +15,7 @@ Several commands in one file are several runs. What goes to stderr must stand th
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -31,7 +32,7 @@ from hypothesis import strategies as st
 
 from agentflow import Context, Workflow, WorkflowCancelledByUser, draw_all_possible_flows
 from agentflow.testing import record
-from agentflow_llm import ScriptedModel
+from agentflow_llm import Document, Passage, ScriptedModel, ToolCallPart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -225,8 +226,73 @@ async def test_each_round_puts_one_word_right_or_leaves_it_out(judged: Any) -> N
         "Do cats hunt or mice at nigt",
         "Do cats hunt or mice at night",
     ]
-    assert answer.responses[0].text == "Cats hunt mice at night."
+    assert answer.best.text == "Cats hunt mice at night."
     assert {response.strategy for response in answer.responses} == {"naive", "high top k", "rerank"}
+
+
+@pytest.mark.parametrize(("source", "best"), [("1", "Mice."), ("3", "Cats hunt mice."), ("7", None), ("none", None)])
+async def test_the_model_that_answers_is_asked_which_answer_is_best(judged: Any, source: str, best: str | None) -> None:
+    module = imported("judged_answers")
+    said = [module.Said(answer=text) for text in ("At night.", "Mice.", "Cats hunt mice.")]
+    with ScriptedModel([*said, module.Verdict(source=source)]) as model:
+        library = module.Library(["Cats hunt mice at night."])
+        flow = module.JudgeQuery(resources={module.read_library: library, module.OfflineModel: model})
+        answer = await flow.run(query="What do cats hunt?")
+    assert (answer.best and answer.best.text) == best
+    asked = model.calls[-1].messages[-1].text
+    assert asked == "[1]\nMice.\n\n[2]\nAt night.\n\n[3]\nCats hunt mice.\n\nQuestion: What do cats hunt?"
+
+
+async def test_a_judge_that_no_word_suits_is_asked_no_more_when_none_is_left() -> None:
+    module = imported("judged_answers")
+
+    class Grumbler(module.QueryJudge):  # type: ignore[misc, name-defined]  # because it is imported by its path
+        async def unclear_word(self, query: str, documents: Any) -> str | None:
+            return query.split(maxsplit=1)[0] if query else "nothing"
+
+    library = module.Library(["Cats hunt mice at night."])
+    flow = module.JudgeQuery(resources={module.read_library: library, module.QueryJudge: Grumbler()})
+    answer = await flow.run(query="Catts hunt mice cats")
+    assert (answer.best, {response.query for response in answer.responses}) == (None, {""})
+
+
+@pytest.mark.parametrize(
+    ("call", "route", "text"),
+    [
+        (("count", {"subject": "a cat"}), "count", "1 with 'a cat': Cats"),
+        (("manual", {"query": "What is a step?"}), "manual", "What is a step?"),
+    ],
+)
+async def test_a_route_gets_what_the_model_fills_in(call: tuple[str, Any], route: str, text: str) -> None:
+    module = imported("router")
+
+    class Echo:
+        async def aretrieve(self, query: str) -> list[Passage]:
+            return [Passage("echo", query, 1.0)]
+
+    name, arguments = call
+    chosen = ToolCallPart(id="call_1", name=name, arguments=json.dumps(arguments))
+    articles = [Document("This is a cat.", metadata={"title": "Cats"}), Document("A dog.", metadata={"title": "Dogs"})]
+    model = ScriptedModel([[chosen], "Answered."])
+    flow = module.Router(resources={module.model: model, module.read_articles: articles, module.manual: Echo()})
+    answer = await flow.run(query="Which?")
+    assert answer.route == route
+    assert text in (answer.text if route == "count" else model.calls[-1].messages[-1].text)
+    offered = {tool.name: list(tool.parameters["properties"]) for tool in model.calls[0].tools}
+    assert offered == {"encyclopedia": ["query"], "manual": ["query"], "count": ["subject"]}
+
+
+async def test_passages_that_do_not_speak_of_the_question_are_left_out() -> None:
+    module = imported("parallel_search")
+
+    class Shelf:
+        async def aretrieve(self, query: str) -> list[Passage]:
+            return [Passage("1", "A passage.", 1.0)]
+
+    said = [module.Finding(quote="This."), module.Finding(), module.Finding(quote="And that.")]
+    resources = {module.open_sources: dict.fromkeys(module.SOURCES, Shelf()), module.model: ScriptedModel(said)}
+    answers = await module.ParallelSearch(resources=resources).run(query="What?")
+    assert ({remark.quote for remark in answers.remarks}, answers.read) == ({"This.", "And that."}, 3)
 
 
 WORDS = ["what", "is", "a", "the", "cat", "catt", "dogs", "hunt", "platypus", "ñandú", "日本", "42", "_", "?", "İ"]

@@ -317,6 +317,15 @@ class TestTextToSQL:
         _, *shown = model.calls[0].messages[0].text.splitlines()
         assert {line.strip().partition("(")[0] for line in shown} == tables
 
+    def test_the_way_between_tables_is_the_shortest_however_many_ways_there_are(self) -> None:
+        names = [f"T{number:02}" for number in range(60)]
+        every = {(one, other) for one in names for other in names if one != other}
+        links = {*every, ("T59", "Last"), ("Last", "T59"), ("Alone", "Apart"), ("Apart", "Alone")}
+        database = text_to_sql.Database(Path("none"), {}, links, Shelf())
+        assert database.between("T00", "Last") == ["T00", "T59", "Last"]
+        assert database.between("T00", "Alone") == ["Alone"]
+        assert database.between("T00", "T00") == ["T00"]
+
     async def test_the_database_is_made_once_and_goes_with_the_workflow(self) -> None:
         files: list[Path] = []
 

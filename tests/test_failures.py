@@ -19,12 +19,14 @@ from agentflow_llm import (
     ContextLengthError,
     LLMAuthenticationError,
     LLMBadRequestError,
+    LLMConnectionError,
     LLMError,
     LLMNotFoundError,
     LLMRefusedError,
     LLMResponseError,
     LLMServerError,
     LLMUnavailableError,
+    OpenAI,
     QuotaError,
     RateLimitError,
     Reply,
@@ -194,3 +196,11 @@ def test_wait_that_is_asked_for_is_milliseconds_seconds_or_a_date(
 ) -> None:
     with use_clock(FakeClock(1_000_000_000)):
         assert retry_after(headers) == seconds
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_closed_port_is_told_as_what_the_connection_said(host: str, unused_tcp_port: int) -> None:
+    """And not as what the client's libraries tried meanwhile."""
+    async with OpenAI("m", base_url=f"http://{host}:{unused_tcp_port}/v1", api_key="k", retry=None) as model:
+        with pytest.raises(LLMConnectionError, match=r"No connection for 'm' .*(Connect call failed|refused)"):
+            await model.acomplete("hi")

@@ -220,3 +220,47 @@ async def test_request_that_got_no_answer_in_time_is_counted(*, streamed: bool) 
             both = Fallback([slow, other()])
             reply = await (both.stream(HELLO).read() if streamed else both.chat(HELLO))
     assert (reply.model, reply.usage.http_requests) == ("other", 2)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("around", [None, Retry(attempts=2, wait=0)])
+async def test_each_is_asked_with_the_options_of_its_own_constructor(around: Retry | None, *, streamed: bool) -> None:
+    down = LLMServerError("down")
+    first = Flaky(down, retry=None, temperature=0.1, seed=1, extra={"user": "u"})
+    second = other(LLMServerError("down"), temperature=0.9, extra={"top_k": 3})
+    third = Flaky(model="third", max_tokens=7)
+    model: Any = Fallback([first, second, third])
+    if around is not None:
+        model = Retrying(model, around)
+    with record() as seen:
+        await (model.stream(HELLO, seed=5).read() if streamed else model.chat(HELLO, seed=5))
+    asked = [call for one in (first, second, third) for call in one.asked]
+    assert [(call.parameters, call.extra) for call in asked] == [
+        ({"temperature": 0.1, "seed": 5}, {"user": "u"}),
+        ({"temperature": 0.9, "seed": 5}, {"top_k": 3}),
+        ({"max_tokens": 7, "seed": 5}, {}),
+    ]
+    (op,) = seen.operations
+    assert (op.subject.parameters, op.subject.extra) == (asked[0].parameters, asked[0].extra)
+    moves = [note.facts for note in seen.notes[op.ref.id] if note.name == "fallback"]
+    assert [(facts["parameters"], facts["extra"]) for facts in moves] == [
+        (call.parameters, call.extra) for call in asked[1:]
+    ]
+
+
+async def test_move_to_one_with_the_same_options_does_not_tell_them() -> None:
+    both = Fallback([Flaky(LLMServerError("down"), retry=None, temperature=0.1), other(temperature=0.1)])
+    with record() as seen:
+        await both.chat(HELLO)
+    note = next(note for note in seen.notes[seen.operations[0].ref.id] if note.name == "fallback")
+    assert note.facts.keys() == {"id", "to", "error"}
+
+
+async def test_fallback_inside_another_keeps_them_apart_as_well() -> None:
+    models = [
+        Flaky(LLMServerError("down"), retry=None, temperature=0.1),
+        Flaky(LLMServerError("down"), retry=None, max_tokens=5),
+        Flaky(),
+    ]
+    await Fallback([Fallback(models[:2]), models[2]]).chat(HELLO)
+    assert [model.asked[0].parameters for model in models] == [{"temperature": 0.1}, {"max_tokens": 5}, {}]

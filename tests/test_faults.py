@@ -315,7 +315,7 @@ async def test_an_event_that_no_step_accepts_ends_the_run_of_a_careless_sender()
             ctx.send_event(A())
             return StopEvent()
 
-    with pytest.raises(WorkflowRuntimeError, match="sent a A, which no step of 'Careless' accepts") as caught:
+    with pytest.raises(WorkflowRuntimeError, match="sent an A, which no step of 'Careless' accepts") as caught:
         await Careless().run()
     assert "in step 'one'" in caught.value.__notes__[0]
 

@@ -118,7 +118,7 @@ def test_all_steps_that_accept_the_nearest_type_get_an_event(family: tuple[list[
     if takers:
         assert asyncio.run(flow.until_stalled()) == takers
     else:
-        with pytest.raises(WorkflowRuntimeError, match=f"sent a E{made}, which no step of 'Flow' accepts"):
+        with pytest.raises(WorkflowRuntimeError, match=f"sent an E{made}, which no step of 'Flow' accepts"):
             asyncio.run(flow.until_stalled())
 
 

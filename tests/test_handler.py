@@ -26,6 +26,7 @@ from agentflow import (
     WorkflowCancelledEvent,
     WorkflowFailedEvent,
     WorkflowRuntimeError,
+    WorkflowTimeoutError,
     step,
 )
 from agentflow.clock import use_clock
@@ -846,3 +847,85 @@ async def test_a_run_that_has_ended_is_put_away_with_its_state() -> None:
     stored = handler.put_away()
     assert stored == handler.ctx.to_dict()
     assert await flow.run(ctx=Context.from_dict(flow, stored)) == 2
+
+
+@pytest.mark.parametrize(
+    ("flow", "does"),
+    [
+        (Clerk, "waits for a person (an Answer; asked last: a Question)"),
+        (Waits, "waits for a person (an Answer)"),
+        (Echo, "1 working, 0 ready"),
+    ],
+)
+async def test_a_handler_shows_whom_its_run_waits_for(flow: type[Workflow], does: str) -> None:
+    """And what it asked last, while nothing of it goes on."""
+    handler = flow().run()
+    if flow is not Echo:
+        await handler.until_asked()
+    assert repr(handler) == f"<Handler of <Run {flow.__name__} running: {does}>>"
+    await handler.cancel_run()
+    assert "waits" not in repr(handler)
+
+
+class Ping(Event):
+    pass
+
+
+async def test_a_handler_shows_that_its_run_waits_for_an_event_from_outside() -> None:
+    """Which need not be a person's."""
+
+    class Pinged(Workflow):
+        @step(waits=[Ping])
+        async def start(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            await ctx.wait_for_event(Ping)
+            return StopEvent()
+
+    handler = Pinged().run()
+    await handler.until_asked()
+    assert repr(handler) == "<Handler of <Run Pinged running: waits for somebody outside (a Ping)>>"
+    handler.ctx.send_event(Ping())
+    await handler
+
+
+async def test_a_run_that_times_out_while_it_waits_says_for_whom() -> None:
+    """A step that is suspended in a wait is not what took long."""
+    said = r"time-out of 5 s; waits for a person \(an Answer; asked last: a Question\)$"
+    with use_clock(FakeClock()) as clock:
+        for flow in (Clerk(timeout=5), Waits(timeout=5)):
+            handler = flow.run()
+            await handler.until_asked()
+            await clock.advance(5)
+            with pytest.raises(
+                WorkflowTimeoutError, match=said if isinstance(flow, Clerk) else r"person \(an Answer\)$"
+            ):
+                await handler
+
+
+class Nests(Workflow):
+    """Its child waits."""
+
+    @step
+    async def start(self, ev: StartEvent) -> StopEvent:
+        return StopEvent(result=await Clerk().run())
+
+
+@pytest.mark.parametrize(("flow", "waits"), [(Clerk, "Clerk"), (Nests, "Clerk"), (Waits, "Waits")])
+def test_run_sync_warns_once_of_a_run_that_nobody_can_answer(
+    flow: type[Workflow], waits: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It would stand still in silence; a child of it as well."""
+    with pytest.raises(WorkflowTimeoutError):
+        flow(timeout=0.01).run_sync()
+    (warned,) = caplog.records
+    assert warned.levelname == "WARNING"
+    assert f"the run of '{waits}' waits for a person (an Answer" in warned.getMessage()
+    assert "whom run_sync cannot ask" in warned.getMessage()
+    assert "handler.ctx.send_event(...)" in warned.getMessage()
+
+
+async def test_run_does_not_warn_of_a_run_that_waits(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever holds its handler can answer."""
+    handler = Clerk().run()
+    await handler.until_asked()
+    await handler.cancel_run()
+    assert not caplog.records

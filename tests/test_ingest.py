@@ -136,7 +136,7 @@ async def test_folders_of_one_store_leave_each_other_alone(folder: Path, tmp_pat
     (other / "pigs.md").write_text("Pigs roll in the mud.")
     ingest = Ingest(SqliteVectorStore())
     await ingest.run([Document("A barn is red.", "barn")])
-    with pytest.raises(DocumentsError, match=r'two of the folders have the name \'farm\'.*"other/"'):
+    with pytest.raises(DocumentsError, match=r'two of the files or folders have the name \'farm\'.*"other/"'):
         await ingest.run([folder, other])
     both = await ingest.run({"one": folder, "other/": other})
     assert both.added == ["one/cows.md", "one/birds/hens.txt", "other/pigs.md"]
@@ -272,3 +272,35 @@ def test_it_runs_in_plain_code_and_is_drawn(tmp_path: Path) -> None:
     draw_all_possible_flows(Ingest, str(tmp_path / "ingest.mmd"))
     drawn = (tmp_path / "ingest.mmd").read_text()
     assert all(name in drawn for name in ("load", "compare", "store_batch", "forget"))
+
+
+async def test_file_that_stands_alone_is_skipped_once_and_forgotten_when_it_is_emptied(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cows, hens = tmp_path / "cows.md", tmp_path / "hens.md"
+    cows.write_text("Cows give milk.")
+    hens.write_text("")
+    ingest = Ingest(SqliteVectorStore())
+    assert told(await ingest.run([cows, hens, cows])) == {
+        "added": ["cows.md"],
+        "skipped": {"hens.md": "no text in it"},
+        "chunks": 1,
+    }
+    cows.write_text("")
+    assert (await ingest.run([cows])).removed == ["cows.md"]
+    assert caplog.text == ""
+
+
+async def test_files_that_cannot_be_told_apart_or_read_are_refused_at_once(tmp_path: Path) -> None:
+    ingest = Ingest(SqliteVectorStore())
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "read.me").write_text("Cows give milk.")
+        (tmp_path / name / "cows.md").write_text(f"Cows give milk, says {name}.")
+    with pytest.raises(DocumentsError, match=r"the name 'cows.md', so .* Give each a prefix"):
+        await ingest.run([tmp_path / "a" / "cows.md", tmp_path / "b" / "cows.md"])
+    with pytest.raises(DocumentsError, match=r"read.me' is no document that can be read: .* none of .htm, .html"):
+        await ingest.run(tmp_path / "a" / "read.me")
+    for nothing in ("", " "):
+        with pytest.raises(DocumentsError, match=r'Write "." for the folder you are in'):
+            await ingest.run(nothing)

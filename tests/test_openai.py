@@ -350,3 +350,45 @@ def test_client_is_imported_before_the_call_is_measured() -> None:
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "[(False, 0), (True, 1)]"
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_options_of_the_constructor_are_sent_with_each_request(server: LoopbackServer, *, streamed: bool) -> None:
+    async with OpenAI("m", base_url=server.base_url, temperature=0.1, max_tokens=500, extra={"user": "u"}) as model:
+        for options in ({}, {"temperature": 0.7, "extra": {"top_p": 0.5}}):
+            asked: Any = options
+            await (model.stream(HELLO, **asked).read() if streamed else model.chat(HELLO, **asked))
+            sent = {name: value for name, value in server.requests[-1].json.items() if not name.startswith("stream")}
+            assert sent == model.render_request(HELLO, **asked)
+    first, second = (request.json for request in server.requests)
+    assert (first["temperature"], first["max_tokens"], first["user"]) == (0.1, 500, "u")
+    assert (second["temperature"], second["max_tokens"], second["user"], second["top_p"]) == (0.7, 500, "u", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("api_base", r"OpenAI has no option api_base=. Did you mean base_url=\? There are api_key, base_url, "),
+        ("model_name", r"Did you mean model=\?"),
+        ("request_timeout", r"Did you mean timeout=\?"),
+        ("max_completion_tokens", r"Did you mean max_tokens=\?"),
+        ("apikey", r"Did you mean api_key=\?"),
+        ("max_retries", r"Did you mean retry=\?"),
+        ("tools", r"OpenAI\(tools=...\): each call says that"),
+    ],
+)
+def test_unknown_option_of_the_constructor_is_refused_with_what_was_meant(option: str, told: str) -> None:
+    options: Any = {option: "x"}
+    with pytest.raises(LLMBadRequestError, match=told):
+        OpenAI("m", **options)
+
+
+def test_field_that_says_how_an_answer_comes_is_refused_at_construction() -> None:
+    with pytest.raises(LLMBadRequestError, match=r"calling chat\(\) or stream\(\)"):
+        OpenAI("m", extra={"stream": True})
+
+
+def test_type_checkers_know_the_options() -> None:
+    OpenAI("m", temperature="0.1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] because it is a number
+    with pytest.raises(LLMBadRequestError, match="Did you mean temperature"):
+        OpenAI("m", temprature=0.1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue] because it is misspelt

@@ -9,15 +9,15 @@ from typing import Annotated, Any
 import pytest
 from pydantic import BaseModel
 
-from agentflow import Context, Resource, draw_all_possible_flows, step
+from agentflow import Context, Event, Resource, draw_all_possible_flows, step
 from agentflow.clock import use_clock
 from agentflow.testing import FakeClock, record
 from agentflow_agents import AgentConfigurationError, Budget, BudgetExceededError, DocumentsError, TextDelta
 from agentflow_agents.citations import Citation
-from agentflow_agents.library import PassageFinder, no_reranker, no_retriever
-from agentflow_agents.rag_agent import RAGAgent
 from agentflow_agents.events import Withdrawn
-from agentflow_agents.rag_events import Draft, RAGResult, RAGState, Ranked, Repair, Search
+from agentflow_agents.library import PassageFinder, Retrieval, no_reranker, no_retriever
+from agentflow_agents.rag_agent import RAGAgent
+from agentflow_agents.rag_events import Draft, Found, NotFound, RAGResult, RAGState, Ranked, Repair, Search
 from agentflow_agents.resources import Model
 from agentflow_llm import (
     BaseReranker,
@@ -26,6 +26,7 @@ from agentflow_llm import (
     Document,
     DocumentError,
     HashEmbedder,
+    LLMServerError,
     ModelReranker,
     OfflineModel,
     OpenAI,
@@ -168,6 +169,12 @@ async def test_empty_answer_is_asked_for_again() -> None:
     assert [m.role for m in model.calls[1].messages] == ["system", "user", "user"]
 
 
+async def test_model_that_keeps_silent_has_not_answered() -> None:
+    with ScriptedModel(["", ""]) as model:
+        result = await RAGAgent(FARM, model, rewrites=0).run(ASKED)
+    assert (result.found, result.output, result.citations) == (False, NOT_FOUND, [])
+
+
 async def test_model_that_refuses_is_not_argued_with() -> None:
     refused = Reply(message=ChatMessage(role="assistant", content=(RefusalPart(text="I will not."),)))
     with ScriptedModel([refused]) as model:
@@ -306,6 +313,28 @@ async def test_model_may_rerank_and_what_it_takes_counts() -> None:
     assert result.usage.input_tokens == 20
 
 
+class Wrong:
+    """Finds and ranks, and gives what it is told to give."""
+
+    def __init__(self, given: Any) -> None:
+        self.given = given
+
+    async def aretrieve(self, query: str) -> Any:
+        return self.given
+
+    async def rerank(self, query: str, passages: Any, *, top_k: int | None = None) -> Any:
+        return self.given
+
+
+@pytest.mark.parametrize("given", [None, 3, ["A cat sleeps."], [0, 1]])
+async def test_what_finds_or_ranks_has_to_give_passages(given: Any) -> None:
+    said = r"Wrong object.* gave .*Return a list of Passage\(id, text, score, metadata\)"
+    with pytest.raises(DocumentsError, match=said):
+        await RAGAgent(Wrong(given), OfflineModel()).run(ASKED)
+    with pytest.raises(DocumentsError, match=said):
+        await RAGAgent(FARM, OfflineModel(), reranker=Wrong(given)).run(ASKED)
+
+
 # -- documents --------------------------------------------------------------------------------------------------
 
 
@@ -368,7 +397,7 @@ async def test_index_or_finder_of_ones_own_may_be_given() -> None:
         assert (await agent.run(ASKED)).found
     with pytest.raises(DocumentsError, match="reads no documents itself"):
         await RAGAgent(Finder(), model).ingest()
-    with pytest.raises(DocumentsError, match="was given no documents"):
+    with pytest.raises(DocumentsError, match="that it was given"):
         await agent.ingest()
 
 
@@ -417,6 +446,33 @@ async def test_time_that_is_over_stops_the_model() -> None:
         await clock.advance(3)
         result = await handler
     assert (result.stopped_by, result.output, result.found) == ("seconds", "", False)
+
+
+async def test_time_that_is_over_stops_the_search() -> None:
+    searching = asyncio.Event()
+
+    class Slow(Finder):
+        async def aretrieve(self, query: str) -> list[Passage]:
+            searching.set()
+            await asyncio.Event().wait()
+            return await super().aretrieve(query)
+
+    with use_clock(FakeClock()) as clock:
+        handler = RAGAgent(Slow(), ScriptedModel([]), budget=Budget(seconds=3)).run(ASKED)
+        await searching.wait()
+        await clock.advance(3)
+        result = await handler
+    assert (result.stopped_by, result.output, result.found) == ("seconds", "", False)
+
+
+@pytest.mark.parametrize("said", ["no JSON", LLMServerError("it is down")])
+async def test_last_answer_that_does_not_come_leaves_what_there_is(said: Any) -> None:
+    finder = Finder([passage("a", "Dogs bark.")], [passage("b")])
+    model = ScriptedModel([Sleep(animal=NOT_FOUND, told=""), query("x"), said])
+    budget = Budget(turns=2, last_answer=True)
+    result = await RAGAgent(finder, model, output=Sleep, budget=budget).run(ASKED)
+    assert (result.stopped_by, result.output, result.citations) == ("turns", None, [])
+    assert [p.id for p in result.passages] == ["b"]
 
 
 # -- output, stream, changes ---------------------------------------------------------------------------------------
@@ -500,6 +556,35 @@ async def test_step_can_be_replaced() -> None:
     assert (await Shouting(FARM, OfflineModel()).run(ASKED)).citations[0].holds
 
 
+class Translated(Event):
+    query: str
+
+
+async def test_step_can_be_added() -> None:
+    class Translating(RAGAgent):
+        PROMPTS = {"translate": "In English: {question}"}  # noqa: RUF012 because a subclass only adds one
+
+        @step
+        async def retrieve(self, ev: Search, llm: Model) -> Translated:  # type: ignore[override] # because a step is put in between
+            asked = self.prompt("translate", question=ev.query)
+            return Translated(query=(await llm.chat([ChatMessage(role="user", content=asked)])).message.text)
+
+        @step
+        async def look_up(self, ev: Translated, finder: Retrieval) -> Found | NotFound:
+            return Found(passages=await finder.aretrieve(ev.query))
+
+    with ScriptedModel(["How long do cats sleep?", GOOD]) as model:
+        result = await Translating(FARM, model).run("Wie lange schläft eine Katze?")
+    assert model.calls[0].messages[0].text == "In English: Wie lange schläft eine Katze?"
+    assert result.found
+
+
+async def test_any_text_is_a_question() -> None:
+    agent = RAGAgent(FARM, OfflineModel(), rewrites=1)
+    for asked in ("", " ", "???", "\udcff", "a\0b", "{passages}", "x" * 50_000):
+        assert not (await agent.run(asked)).found
+
+
 async def test_runs_at_once_do_not_mix() -> None:
     agent = RAGAgent(FARM, OfflineModel())
     asked = [ASKED, "How many stomachs does a cow have?", "Who won the world cup?"] * 4
@@ -530,8 +615,10 @@ def test_it_is_drawn(tmp_path: Path) -> None:
     ("options", "said"),
     [
         ({}, r'RAGAgent\(\) has no documents. Write RAGAgent\("path/of/a/folder"'),
-        ({"documents": FARM, "top_k": 0}, r"top_k=0\): it is a whole number of 1 or more"),
-        ({"documents": FARM, "rewrites": True}, r"rewrites=True\): it is a whole number of 0 or more"),
+        ({"documents": FARM, "top_k": 0}, r"top_k=0\): it must be a whole number of 1 or more"),
+        ({"documents": FARM, "rewrites": True}, r"rewrites=True\): it must be a whole number of 0 or more"),
+        ({"documents": FARM, "similarity_top_k": 3}, r"no option 'similarity_top_k'. Write top_k="),
+        ({"documents": FARM, "top_n": 3}, r"RAGAgent has no option 'top_n'"),
         ({"documents": FARM, "reranker": 3}, r"reranker=3\): it has no rerank"),
         ({"documents": Finder(), "embedder": HashEmbedder()}, "has its own. Leave them out"),
         ({"documents": FARM, "prompts": {"answer": "{question}"}}, r"lacks {not_found} and {passages}"),
@@ -546,6 +633,12 @@ def test_what_cannot_work_is_refused_when_it_is_made(options: dict[str, Any], sa
 def test_documents_that_are_not_there_are_refused_when_it_is_made() -> None:
     with pytest.raises(DocumentsError, match="does not exist"):
         RAGAgent("no/such/folder")
+    with pytest.raises(DocumentsError, match=r"has no documents to search: there are none in \[\]"):
+        RAGAgent([])
+    with pytest.raises(DocumentsError, match=r'Write "." for the folder you are in'):
+        RAGAgent("")
+    with pytest.raises(DocumentError, match=r"two documents have the id 'cats\.md'"):
+        RAGAgent([*FARM, Document("Dogs bark.", "cats.md")])
     with pytest.raises(DocumentError, match="no embed"):
         RAGAgent(FARM, embedder=3)  # type: ignore[arg-type] # because it is wrong
 

@@ -92,6 +92,14 @@ async def test_usage_of_the_reply_takes_the_place_of_the_estimate(clock: FakeClo
     assert inner.came == [0, 0, 0, 0, 60]
 
 
+async def test_max_tokens_of_the_constructor_count_as_those_of_a_call(clock: FakeClock, key: str) -> None:
+    inner = Timed(usage=Usage(), max_tokens=80)
+    limited = RateLimited(inner, tokens_per_minute=100, key=key)
+    for _ in range(2):
+        await finish(clock, lambda: limited.chat(say("x" * 80)))
+    assert inner.came == [0, 60]
+
+
 async def test_pictures_and_tools_count_as_well(clock: FakeClock, key: str) -> None:
     inner = Timed(usage=Usage())
     limited = RateLimited(inner, tokens_per_minute=1100, key=key)

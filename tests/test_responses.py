@@ -1042,3 +1042,36 @@ async def test_errors_name_the_class() -> None:
         await OpenAIResponses().chat(HELLO)
     with pytest.raises(LLMError, match=r"OpenAIResponses\(client=\.\.\.\)"):
         OpenAIResponses(client=openai.AsyncOpenAI(api_key="k"), api_key="k")
+
+
+@pytest.mark.parametrize("way", ["chat", "stream"])
+async def test_options_of_the_constructor_are_sent_with_each_request(way: str) -> None:
+    fields = {"reasoning": {"summary": "auto"}, "user": "u"}
+    with LoopbackServer(["Hi", "Hi"]) as server:
+        async with OpenAIResponses(
+            "m", base_url=server.base_url, temperature=0.1, max_tokens=500, reasoning="low", extra=fields
+        ) as model:
+            for options in ({}, {"temperature": 0.7, "reasoning": "high"}):
+                asked: Any = options
+                await (model.stream(HELLO, **asked).read() if way == "stream" else model.chat(HELLO, **asked))
+                sent = {name: value for name, value in server.requests[-1].json.items() if name != "stream"}
+                assert sent == model.render_request(HELLO, **asked)
+    first, second = (request.json for request in server.requests)
+    assert (first["temperature"], first["max_output_tokens"], first["user"]) == (0.1, 500, "u")
+    assert first["reasoning"] == {"effort": "low", "summary": "auto"}
+    assert (second["temperature"], second["max_output_tokens"], second["user"]) == (0.7, 500, "u")
+    assert second["reasoning"] == {"effort": "high", "summary": "auto"}
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ({"seed": 1}, "the Responses API has no seed"),
+        ({"stop": "END"}, "the Responses API has no stop"),
+        ({"extra": {"stream": True}}, r"calling chat\(\) or stream\(\)"),
+        ({"stored": True}, r"OpenAIResponses has no option stored=. Did you mean store=\?"),
+    ],
+)
+def test_option_that_cannot_be_asked_for_is_refused_at_construction(option: Any, told: str) -> None:
+    with pytest.raises(LLMBadRequestError, match=told):
+        OpenAIResponses("m", **option)

@@ -1120,7 +1120,7 @@ async def test_an_event_sent_after_the_end_raises_and_says_how_to_go_on() -> Non
     handler = Quick().run()
     await handler
     with pytest.raises(
-        WorkflowRuntimeError, match="the run of 'Quick' has ended, so a A cannot be sent to it"
+        WorkflowRuntimeError, match="the run of 'Quick' has ended, so an A cannot be sent to it"
     ) as error:
         handler.ctx.send_event(A())
     assert "workflow.run(ctx=handler.ctx)" in str(error.value)

@@ -152,3 +152,9 @@ async def test_calls_keep_the_messages_as_they_were() -> None:
     await model.chat(messages, temperature=0)
     assert [len(call.messages) for call in model.calls] == [1, 2]
     assert model.calls[1].parameters == {"temperature": 0}
+
+
+async def test_options_of_the_constructor_are_in_its_calls() -> None:
+    with ScriptedModel("Hi", temperature=0.1) as model:
+        await model.chat(HELLO, seed=1)
+    assert model.calls[0].parameters == {"temperature": 0.1, "seed": 1}

@@ -99,6 +99,16 @@ class Mistake(NamedTuple):
             "async def ask(self, ev: MyEvent) -> StopEvent:",
         ),
         Mistake(
+            "async def ask(self, ctx, ev, db) -> StopEvent: ...",
+            "step 'ask' has no annotation on parameter 'ctx', so nothing says what to pass.",
+            "async def ask(self, ctx: Context, ev: MyEvent, db: Annotated[T, Resource(make_it)]) -> StopEvent:",
+        ),
+        Mistake(
+            "async def ask(self, db, ev: A, n=1, *rest) -> StopEvent: ...",
+            "step 'ask' has no annotation on parameter 'db', so nothing says what to pass.",
+            "async def ask(self, db: Annotated[T, Resource(make_it)], ev: A, n=1, *rest) -> StopEvent:",
+        ),
+        Mistake(
             "async def ask(ev) -> StopEvent: ...",
             "step 'ask' has no event parameter, so nothing can trigger it.",
             "async def ask(self, ev: MyEvent) -> StopEvent:",

@@ -496,8 +496,8 @@ async def test_a_value_that_cannot_be_stored_names_its_key_and_its_step() -> Non
             return StopEvent()
 
     for where, message in [
-        ("state", r"^the state\.client\.inner\[0\] holds a object, which cannot be stored"),
-        ("event", r"^step 'take': Node\.inside\[0\] holds a object"),
+        ("state", r"^the state\.client\.inner\[0\] holds an object, which cannot be stored"),
+        ("event", r"^step 'take': Node\.inside\[0\] holds an object"),
     ]:
         handler = Flow().run(where=where)
         await _settle()
@@ -669,9 +669,6 @@ async def test_a_run_that_was_stored_when_the_format_was_made_goes_on_today() ->
     "data",
     [
         {},
-        [],
-        None,
-        "x",
         {"agentflow": 2},
         {"globals": {}},
     ],
@@ -680,6 +677,107 @@ def test_what_is_no_stored_run_of_this_version_is_refused(data: Any) -> None:
     """It says which version it knows."""
     with pytest.raises(ContextSerdeError, match=r"no stored run that this version reads: .* known is 1"):
         Context.from_dict(Counting(), data)
+
+
+@pytest.mark.parametrize(
+    ("read", "given", "says"),
+    [
+        (
+            Context.from_dict,
+            None,
+            r"from_dict\(workflow, None\): it takes a dict. Write: .*from_dict\(workflow, ctx.to_d",
+        ),
+        (
+            Context.from_dict,
+            [],
+            r"from_dict\(workflow, \[\]\): it takes a dict. Write: .*from_dict\(workflow, ctx.to_d",
+        ),
+        (
+            Context.from_dict,
+            "{}",
+            r"from_dict\(workflow, '{}'\): it takes a dict. Write: Context.from_json\(workflow, te",
+        ),
+        (
+            Context.from_json,
+            None,
+            r"from_json\(workflow, None\): it takes a text. Write: .*from_json\(workflow, ctx.to_j",
+        ),
+        (
+            Context.from_json,
+            {},
+            r"from_json\(workflow, {}\): it takes a text. Write: Context.from_dict\(workflow, data\)",
+        ),
+    ],
+)
+def test_what_is_stored_is_read_by_the_method_that_is_its_own(read: Any, given: Any, says: str) -> None:
+    """With the line that would be right."""
+    with pytest.raises(ContextSerdeError, match=says):
+        read(Counting(), given)
+
+
+class Begun(StartEvent):
+    query: str
+
+
+class Asks(Workflow):
+    """Counts its runs in its state, waits for an answer, or fails, or is too slow."""
+
+    @step
+    async def ask(self, ctx: Context, ev: Begun) -> StopEvent:
+        await ctx.set("runs", await ctx.get("runs", default=0) + 1)
+        if ev.query == "fail":
+            raise ArithmeticError
+        if ev.query != "end":
+            await ctx.wait_for_event(HumanResponseEvent)
+        return StopEvent(result=await ctx.get("runs"))
+
+
+async def _went(flow: Asks, how: str) -> Handler[Any]:
+    with use_clock(FakeClock()) as clock:
+        handler = flow.run(query=how)
+        await handler.until_asked()
+        if how == "put away":
+            handler.put_away()
+        if how == "timeout":
+            await clock.advance(1)
+        else:
+            await handler.cancel_run()
+    handler.exception()
+    return handler
+
+
+@pytest.mark.parametrize("stored", ["stored", ""])
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("cancel", "was cancelled"),
+        ("put away", "was put away"),
+        ("fail", "failed"),
+        ("timeout", "exceeded its time limit"),
+        ("end", "had ended"),
+    ],
+)
+async def test_a_run_that_has_ended_does_not_go_on_and_the_next_needs_its_fields(
+    how: str, says: str, stored: str
+) -> None:
+    """The error says how it ended, and what to do to go on."""
+    flow = Asks(timeout=1)
+    handler = await _went(flow, how)
+    ctx = Context[Any].from_json(flow, handler.ctx.to_json()) if stored else handler.ctx
+    with pytest.raises(WorkflowRuntimeError) as caught:
+        await flow.run(ctx=ctx)
+    said = str(caught.value)
+    assert "Asks.run() cannot make a Begun: 'query': Field required" in said
+    assert f"The run of this context {says}" in said
+    assert "To go on with a run, store it before it ends: data = handler.ctx.to_dict()" in said
+    assert await flow.run(ctx=ctx, query="end") == 2
+
+
+async def test_a_new_context_has_no_past() -> None:
+    """The error is about the fields alone."""
+    flow = Asks()
+    with pytest.raises(WorkflowRuntimeError, match=r"It takes Asks.run\(query: str\)\.$"):
+        await flow.run(ctx=Context(flow))
 
 
 def test_what_is_no_json_is_refused() -> None:

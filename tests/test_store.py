@@ -6,6 +6,7 @@ import asyncio
 import copy
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
@@ -492,3 +493,32 @@ def test_plain_steps_reach_the_state_from_their_thread() -> None:
             return StopEvent(result=get())
 
     assert Flow().run_sync() == 1
+
+
+class Free(Workflow):
+    """Keeps free keys in a state that is a model."""
+
+    @step
+    async def only(self, ctx: Context[Profile], ev: StartEvent) -> StopEvent:
+        await ctx.store.set("seen.at", datetime(2026, 1, 2, tzinfo=UTC))
+        await ctx.set("pair", (1, Address(city="Graz")))
+        async with ctx.store.edit_state() as state:
+            state.name, state.count = "A", 1  # type: ignore[attr-defined]  # the model takes free fields
+            with pytest.raises(StateKeyError, match=r"It has: .*'pair', 'scores', 'seen'"):
+                await ctx.store.get("miss")
+        return StopEvent()
+
+
+async def test_free_fields_of_a_model_are_stored_and_restored_with_their_types() -> None:
+    """As those of a state without a model are."""
+    handler = Free().run()
+    await handler
+    ctx = Context[Profile].from_json(Free(), handler.ctx.to_json())
+    state = await ctx.store.get_state()
+    assert state == await handler.ctx.store.get_state()
+    assert (state.name, state.model_extra) == (
+        "A",
+        {"seen": {"at": datetime(2026, 1, 2, tzinfo=UTC)}, "pair": (1, Address(city="Graz")), "count": 1},
+    )
+    assert await ctx.store.get("seen.at.year") == 2026
+    assert await ctx.get("pair") == (1, Address(city="Graz"))

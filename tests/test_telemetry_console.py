@@ -141,6 +141,25 @@ def test_a_join_stands_for_the_steps_that_had_not_got_all_yet() -> None:
     ]
 
 
+def test_what_happened_in_a_step_that_had_not_got_all_yet_stands_below_it() -> None:
+    printed = Printed()
+    run = printed.span("invoke_workflow W", 0, 12)
+    for n in range(3):
+        join = printed.span("step join", n, 1, inside=run, agentflow__outcome="collecting")
+        if n == 1:
+            printed.span("resource read", n, 0.5, inside=join)
+            event = printed.span("event Note", n, 0.5, inside=join)
+            printed.span("step note", 5, 1, inside=run, links=[event])
+    printed.span("step join", 10, 1, inside=run, agentflow__outcome="ok")
+    assert printed.show() == [
+        "invoke_workflow W  12.0 ms",
+        "├─ step join  1.0 ms  not all has come",
+        "│  └─ resource read  0.5 ms",
+        "├─ step note  1.0 ms",
+        "└─ step join  1.0 ms",
+    ]
+
+
 def test_a_join_that_never_got_all_is_shown() -> None:
     printed = Printed()
     run = printed.span("invoke_workflow W", 0, 12, error="WorkflowStalledError", agentflow__outcome="error")

@@ -312,13 +312,13 @@ def test_generators_classes_and_values_are_refused() -> None:
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), True, "5"])
 def test_time_out_is_positive(timeout: Any) -> None:
-    assert "it is a positive number of seconds" in refused(search, timeout=timeout)
+    assert "it must be a positive number of seconds" in refused(search, timeout=timeout)
 
 
 @pytest.mark.parametrize("option", ["concurrency", "max_chars"])
 @pytest.mark.parametrize("number", [0, -1, 1.5, True, "5"])
 def test_numbers_are_whole_and_positive(option: str, number: Any) -> None:
-    assert f"Tool({option}={number!r}): it is a whole number from 1 on, or None." in refused(search, **{option: number})
+    assert f"Tool({option}={number!r}): it must be a whole number from 1 on, or None." in refused(search, **{option: number})
 
 
 def test_retry_is_a_policy() -> None:

@@ -152,7 +152,7 @@ def test_any_signature_gives_a_valid_schema(annotations: dict[str, Any], data: s
     st.fixed_dictionaries(
         {
             "pet": st.one_of(st.builds(Cat), st.builds(Dog, name=st.text(min_size=1))),
-            "point": st.builds(Point, x=st.integers(), y=st.integers()),
+            "point": st.builds(Point, x=WHOLE, y=WHOLE),
             "movie": st.fixed_dictionaries({"title": st.text()}, optional={"year": st.integers()}),
             "tree": st.builds(Tree, name=st.text(), children=st.lists(st.builds(Tree, name=st.text()), max_size=2)),
             "color": st.sampled_from(Color),

@@ -359,7 +359,7 @@ def test_predicate_that_cannot_be_asked_is_refused() -> None:
         "'to', 'amount', 'urgent', 'when'. Write requires_approval=lambda to: ..., or requires_approval=True."
     )
     with pytest.raises(
-        AgentConfigurationError, match="has requires_approval='always': it is True, False, or a function"
+        AgentConfigurationError, match="has requires_approval='always': it must be True, False, or a function"
     ):
         Tool(pay, requires_approval="always")  # type: ignore[arg-type]  # because that is the mistake
     with pytest.raises(AgentConfigurationError, match="that is async"):

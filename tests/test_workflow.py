@@ -1,7 +1,7 @@
 """The declaration of a workflow: its options, what it tells from outside, how it is set up and started."""
 
 import asyncio
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +13,7 @@ from agentflow import (
     Event,
     HumanResponseEvent,
     InputRequiredEvent,
+    Resource,
     StartEvent,
     StopEvent,
     Workflow,
@@ -302,3 +303,85 @@ async def test_the_typed_code_of_users_runs() -> None:
     """It is what mypy and pyright read."""
     await typing_api.use()
     await asyncio.to_thread(typing_api.use_sync)
+
+
+def connect() -> int:
+    return 1
+
+
+class Connects(Workflow):
+    @step
+    async def only(self, ev: StartEvent, db: Annotated[int, Resource(connect)]) -> StopEvent:
+        return StopEvent(result=db)
+
+
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [
+        ("connect", r"\(resources={'connect': ...}\): .* this is a str. Write Connects\(resources={connect: ...}\)\.$"),
+        (
+            Resource(connect),
+            r"\(resources={Resource\(connect\): ...}\): .* Write Connects\(resources={connect: ...}\)\.$",
+        ),
+        (3, r"\(resources={3: ...}\): .* this is an int. Write Connects\(resources={make_db: ...}\)\.$"),
+    ],
+    ids=["str", "Resource", "int"],
+)
+def test_the_keys_of_resources_are_factories(key: Any, says: str) -> None:
+    """Nothing else replaces anything, and it fails where it is written."""
+    with pytest.raises(WorkflowConfigurationError, match=says):
+        Connects(resources={key: 1})
+
+
+class Base(Workflow):
+    @step
+    async def first(self, ctx: Context, ev: Topic, word: str = "a") -> Joke | StopEvent:
+        return StopEvent()
+
+    @step
+    async def last(self, ev: Joke) -> StopEvent:
+        return StopEvent()
+
+
+def test_an_override_without_annotations_is_shown_those_of_the_step_that_it_overrides() -> None:
+    """Also where others stand between them."""
+
+    class Between(Base):
+        pass
+
+    with pytest.raises(WorkflowValidationError) as caught:
+
+        class Over(Between):
+            @step
+            async def first(self, ctx, ev): ...  # type: ignore[no-untyped-def, override]  # noqa: ANN001, ANN202 because it is the mistake under test
+
+    said = str(caught.value)
+    assert (
+        "Over.first' has no annotation on parameter 'ctx', so nothing says what to pass. Write, as Base does: " in said
+    )
+    assert said.endswith("async def first(self, ctx: Context, ev: Topic, word: str = 'a') -> Joke | StopEvent:")
+
+
+def test_a_step_without_annotations_that_overrides_none_is_shown_what_it_may_be() -> None:
+    """Of the class whose step it is."""
+    with pytest.raises(WorkflowValidationError) as caught:
+
+        class Own(Base):
+            @step
+            async def other(self, ctx, ev): ...  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 because it is the mistake under test
+
+    assert str(caught.value).endswith("for example: async def other(self, ctx: Context, ev: MyEvent) -> StopEvent:")
+
+
+def test_a_step_without_annotations_in_a_class_that_is_no_workflow_is_refused_with_the_workflow() -> None:
+    """The class itself cannot know what it is for."""
+
+    class Mixin:
+        @step
+        async def first(self, ev): ...  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 because it is the mistake under test
+
+    class Mixed(Mixin, Base):  # type: ignore[misc]  # it has no annotations, which is the mistake under test
+        pass
+
+    with pytest.raises(WorkflowValidationError, match=r"Mixin.first' has no annotation on parameter 'ev'"):
+        Mixed().validate()

@@ -110,6 +110,19 @@ async def test_every_order_gives_up_with_the_same_error(order: Sequence[Wrap]) -
     assert (len(inner.asked), caught.value.http_requests) == (3, 3)
 
 
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("way", ["chat", "stream"])
+async def test_every_order_asks_with_the_options_of_the_model_inside(order: Sequence[Wrap], way: str) -> None:
+    inner = Flaky(temperature=0.1, max_tokens=5, extra={"user": "u"})
+    model = wrapped(inner, order)
+    with record() as seen:
+        for options in ({}, {"max_tokens": 9}):
+            await (model.stream(HELLO, **options).read() if way == "stream" else model.chat(HELLO, **options))
+    expected = [({"temperature": 0.1, "max_tokens": most}, {"user": "u"}) for most in (5, 9)]
+    assert [(call.parameters, call.extra) for call in inner.asked] == expected
+    assert [(op.subject.parameters, op.subject.extra) for op in seen.operations] == expected
+
+
 class Ends(Recorder):
     """How often each operation ended."""
 
@@ -340,6 +353,13 @@ def test_what_a_client_says_of_itself_passes_through(wrap: Wrap) -> None:
     around = wrap(embedder)
     assert (around.dimensions, around.most_texts, around.most_characters, around.timeout) == (2, 5, 60, 3)
     assert not hasattr(around, "render_request")
+
+
+@pytest.mark.parametrize("wrap", [retrying, limited, cached, fallback])
+def test_request_is_shown_with_the_options_of_the_model_inside(wrap: Wrap) -> None:
+    model = wrap(OpenAI("m", base_url="http://127.0.0.1:9/v1", temperature=0.1))
+    assert model.render_request(HELLO)["temperature"] == 0.1
+    assert model.render_request(HELLO, temperature=0.2)["temperature"] == 0.2
 
 
 def test_repr_shows_all_of_it() -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from pydantic import BaseModel
 
 from agentflow import Context, Workflow
 from agentflow.errors import shown
+from agentflow.log import logger
 from agentflow.workflow import graph_of
 from agentflow_llm import (
     ChatMessage,
     ChatModel,
     Delta,
+    LLMError,
     LLMOutputError,
     Memory,
     ReasoningPart,
@@ -24,10 +26,10 @@ from agentflow_llm import (
 )
 from agentflow_llm.prompt import filled
 
-from .budget import Accounts, Budget
+from .budget import OWN_TURNS, Accounts, Budget
 from .children import run_as_tool
-from .errors import AgentConfigurationError, ToolError, UnreadableReplyError
-from .events import AgentInput, AgentResult, ApprovalRequired, OutputT, TextDelta, Thought
+from .errors import AgentConfigurationError, BudgetExceededError, ToolError, UnreadableReplyError
+from .events import AgentInput, AgentResult, ApprovalRequired, Finished, OutputT, TextDelta, Thought
 from .handover import tool_name
 from .options import ASKED, check_names, check_options, shape_of
 from .prompts import merged_prompts
@@ -36,7 +38,7 @@ from .state import state_of
 from .tool import Tool
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
 
     from typing_extensions import Unpack
 
@@ -44,7 +46,13 @@ if TYPE_CHECKING:
     from agentflow.graph import Graph
     from agentflow_llm import ToolDefinition
 
+    from .conversation import Conversation
+    from .events import Limit
     from .tool import Options
+
+    ResultT = TypeVar("ResultT", bound=AgentResult[Any])
+
+T = TypeVar("T")
 
 
 class Agent(Workflow[AgentInput, AgentResult[OutputT]], Generic[OutputT]):
@@ -253,6 +261,56 @@ class Agent(Workflow[AgentInput, AgentResult[OutputT]], Generic[OutputT]):
                 if isinstance(part, TextPart | ReasoningPart | RefusalPart):
                     self._tell(ctx, Delta(type=part.type, text=part.text))
         return reply
+
+    async def last_reply(
+        self, ctx: Context[Any], accounts: Accounts, llm: ChatModel, messages: Sequence[ChatMessage]
+    ) -> Reply | None:
+        """Ask once more, at a limit. None where nothing comes: what there is so far is worth more than the error."""
+        try:
+            return await self.asked(ctx, accounts, llm, messages)
+        except (LLMError, UnreadableReplyError) as error:
+            reply: Reply | None = getattr(error, "reply", None)
+            if reply is None:
+                logger().warning(f"{self.name!r} has no last answer: {error}")
+            return reply
+
+    def limit(self, accounts: Accounts, turns: int, *, tool_calls: bool = False) -> Limit | None:
+        """The limit that was reached; `turns` is how often the agent has called its model."""
+        own: Limit | None = "turns" if self.budget.turns is None and turns >= OWN_TURNS else None
+        return accounts.exceeded(tool_calls=tool_calls) or own
+
+    async def bounded(self, accounts: Accounts, turns: int, work: Coroutine[Any, Any, T]) -> T | Finished:
+        """Await it; where a limit was reached, or the time is over before it ends, the run is to be finished."""
+        limit = self.limit(accounts, turns)
+        if limit is not None:
+            work.close()
+            return Finished(stopped_by=limit)
+        done = await accounts.in_time(work)
+        return Finished(stopped_by="seconds") if done is None else done
+
+    async def begin(
+        self, talk: Conversation, ev: AgentInput, memory: Memory | None, system: ChatMessage | None
+    ) -> None:
+        """Put the question behind what was said before."""
+        history = ev.history
+        if history is None and memory is not None:
+            history = await memory.aget(ev.query)
+        talk.begin(ev.query, system=system, history=history)
+
+    async def enter(self, talk: Conversation, turn: list[ChatMessage], memory: Memory | None) -> None:
+        """Let a turn enter the memory as a whole, and then the conversation."""
+        if memory is not None:
+            await memory.aput(*talk.messages[talk.kept :], *turn)
+        talk.add(turn)
+
+    def ended(self, result: ResultT) -> ResultT:
+        """The result. Raises `BudgetExceededError` where a limit ended the run, and the budget says so."""
+        if self.budget.raises and result.stopped_by not in {"answer", "tool", "handoff"}:
+            raise BudgetExceededError(
+                f"{self.name!r} reached its limit of {result.stopped_by}. What there is so far is in error.result.",
+                result,
+            )
+        return result
 
     def read_output(self, text: str) -> Any:
         """The output in a text, where a class was asked for; None where there is none."""

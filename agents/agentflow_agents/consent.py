@@ -31,8 +31,8 @@ class Consent:
             self._takes = self._checked(asks, parameters)
         elif not isinstance(asks, bool):
             raise AgentConfigurationError(
-                f"tool {tool!r} has requires_approval={shown(asks)}: it must be True, False, or a function that takes some "
-                "of the tool's parameters by their names and says whether a call with them needs it."
+                f"tool {tool!r} has requires_approval={shown(asks)}: it must be True, False, or a function that takes "
+                "some of the tool's parameters by their names and says whether a call with them needs it."
             )
 
     def asks(self, arguments: Mapping[str, Any]) -> bool:

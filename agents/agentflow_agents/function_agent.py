@@ -14,21 +14,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from agentflow import Context, step
-from agentflow.log import logger
 from agentflow_llm import (
     ChatMessage,
     ChatModel,
-    LLMError,
     LLMOutputError,
     Memory,
     ToolCallPart,
 )
 
 from .agent import Agent, as_tools
-from .budget import OWN_TURNS, Accounts, Spending
+from .budget import Accounts, Spending
 from .children import Place, answered, asking, warn_of
 from .conversation import said, without_calls
-from .errors import BudgetExceededError, UnreadableReplyError
+from .errors import UnreadableReplyError
 from .events import (
     AgentInput,
     AgentResult,
@@ -54,12 +52,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
-    from agentflow_llm import Reply
     from agentflow_llm.messages import ToolOutcome
 
     from .budget import Budget
     from .conversation import Conversation
-    from .events import Limit
 
 _OWN = ["tools", "llm", "memory", "system_prompt", "output", "budget"]
 _REPEATED = 3
@@ -119,10 +115,7 @@ class FunctionAgent(Agent[OutputT]):
         """Put the question behind what was said before."""
         state = state_of(ctx)
         talk, state.spending, state.children, state.asked = state.conversation, Spending(), {}, {}
-        history = ev.history
-        if history is None and memory is not None:
-            history = await memory.aget(ev.query)
-        talk.begin(ev.query, system=self._system, history=history)
+        await self.begin(talk, ev, memory, self._system)
         talk.handoffs = ev.handoffs
         state.spending.elapsed()
         return Turn(number=1)
@@ -136,26 +129,23 @@ class FunctionAgent(Agent[OutputT]):
         talk, accounts = state.conversation, Accounts(self.budget, state.spending)
         if talk.entering:
             return await self._corrected(talk, memory)
-        limit = self._limit(accounts, ev.number - 1)
-        if limit is not None:
-            return Finished(stopped_by=limit)
-        definitions = self.tools_of(talk, tools).definitions
+        request = self.asked(ctx, accounts, llm, talk.messages, self.tools_of(talk, tools).definitions)
         try:
-            reply = await accounts.in_time(self.asked(ctx, accounts, llm, talk.messages, definitions))
+            reply = await self.bounded(accounts, ev.number - 1, request)
         except (LLMOutputError, UnreadableReplyError) as error:
             if error.reply is None or talk.corrections >= _CORRECTIONS:
                 raise
             talk.correct(error.reply, str(error))
             ctx.write_event_to_stream(Withdrawn(agent=self.name))
             return await self._corrected(talk, memory)
-        if reply is None:
-            return Finished(stopped_by="seconds")
+        if isinstance(reply, Finished):
+            return reply
         calls = [ToolCall(id=c.id, name=c.name, arguments=c.arguments, agent=self.name) for c in talk.hear(reply)]
         if not calls:
             return Finished(stopped_by="answer")
         for call in calls:
             ctx.write_event_to_stream(call)
-        limit = self._limit(accounts, ev.number, tool_calls=True)
+        limit = self.limit(accounts, ev.number, tool_calls=True)
         return calls if limit is None else Finished(stopped_by=limit)
 
     @step(num_workers=8)
@@ -239,7 +229,7 @@ class FunctionAgent(Agent[OutputT]):
         if direct is not None and talk.handoff is None:
             ctx.write_event_to_stream(TextDelta(text=direct, agent=self.name))
             turn.append(ChatMessage(role="assistant", content=direct, id=f"{talk.pending.id}_direct"))
-        await self._enter(talk, turn, memory)
+        await self.enter(talk, turn, memory)
         if talk.handoff is not None:
             return Finished(stopped_by="handoff")
         return Turn(number=talk.turns + 1) if direct is None else Finished(stopped_by="tool")
@@ -254,11 +244,11 @@ class FunctionAgent(Agent[OutputT]):
         if talk.pending is not None:
             told = self.prompt("skipped", limit=ev.stopped_by)
             skipped = [self._told(ctx, call, told, "skipped").part() for call in talk.pending.tool_calls]
-            await self._enter(talk, talk.turn(skipped), memory)
+            await self.enter(talk, talk.turn(skipped), memory)
         limited = ev.stopped_by not in {"answer", "tool", "handoff"}
         if limited and self.budget.last_answer:
             talk.entering = talk.entering or await self._last_answer(ctx, talk, accounts, llm, ev.stopped_by)
-            await self._enter(talk, talk.entering, memory)
+            await self.enter(talk, talk.entering, memory)
         result = AgentResult[OutputT](
             output=self.read_output(talk.said),
             messages=talk.messages[talk.before :],
@@ -266,35 +256,20 @@ class FunctionAgent(Agent[OutputT]):
             stopped_by=ev.stopped_by,
             handoff=talk.handoff,
         )
-        if limited and self.budget.raises:
-            raise BudgetExceededError(
-                f"{self.name!r} reached its limit of {ev.stopped_by}. What there is so far is in error.result.", result
-            )
-        return result
+        return self.ended(result)
 
     def tools_of(self, talk: Conversation, tools: Toolbox) -> Toolbox:
         """The tools of a run: the agent's, and one for each colleague to whom it may hand over."""
         return Toolbox([*tools, *handover_tools(talk, self.prompt)]) if talk.handoffs else tools
-
-    def _limit(self, accounts: Accounts, turns: int, *, tool_calls: bool = False) -> Limit | None:
-        own: Limit | None = "turns" if self.budget.turns is None and turns >= OWN_TURNS else None
-        return accounts.exceeded(tool_calls=tool_calls) or own
 
     async def _last_answer(
         self, ctx: Context[AgentState], talk: Conversation, accounts: Accounts, llm: ChatModel, limit: str
     ) -> list[ChatMessage]:
         """Ask for an answer without tools."""
         question = ChatMessage(role="user", content=self.prompt("last_answer", limit=limit))
-        try:
-            reply = await self.asked(ctx, accounts, llm, [*talk.messages, question])
-        except (LLMError, UnreadableReplyError) as error:
-            found: Reply | None = getattr(error, "reply", None)
-            if found is None:  # what there is so far is worth more than the error
-                logger().warning(f"{self.name!r} has no last answer: {error}")
-                return []
-            reply = found
-        answer = without_calls(reply.message)
-        return [question, answer] if said(answer) else []
+        reply = await self.last_reply(ctx, accounts, llm, [*talk.messages, question])
+        answer = None if reply is None else without_calls(reply.message)
+        return [question, answer] if answer is not None and said(answer) else []
 
     def _told(self, ctx: Context[AgentState], call: ToolCallPart, content: str, outcome: ToolOutcome) -> ToolResult:
         failed: dict[str, Any] = {} if outcome == "ok" else {"outcome": outcome}  # a field that is set takes memory
@@ -310,11 +285,5 @@ class FunctionAgent(Agent[OutputT]):
 
     async def _corrected(self, talk: Conversation, memory: Memory | None) -> Turn:
         """Let what the model was told of its form enter the conversation; it is its turn again."""
-        await self._enter(talk, talk.entering, memory)
+        await self.enter(talk, talk.entering, memory)
         return Turn(number=talk.turns + 1)
-
-    async def _enter(self, talk: Conversation, turn: list[ChatMessage], memory: Memory | None) -> None:
-        """Let a turn enter the memory as a whole, and then the conversation."""
-        if memory is not None:
-            await memory.aput(*talk.messages[talk.kept :], *turn)
-        talk.add(turn)

@@ -14,6 +14,7 @@ from agentflow_llm.loading import listed
 
 from .errors import AgentConfigurationError, DocumentsError
 from .ingest import Ingest, sources_of
+from .options import MEANT, AgentOptions, check_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,9 +28,8 @@ if TYPE_CHECKING:
 
 
 _OWN = "documents llm memory system_prompt embedder store reranker top_k rewrites output budget"
-OPTIONS = _OWN.split()
 """The options of an agent for documents, beside those that are the same for every agent."""
-SEARCHING = {
+_SEARCHING = {
     "similarity_top_k": "top_k=",
     "k": "top_k=",
     "embed_model": "embedder=",
@@ -133,11 +133,17 @@ class Library:
         return result
 
 
-def check_number(kind: str, name: str, value: object, least: int) -> int:
-    """The value of an option. Raises `AgentConfigurationError` where it is too small, or no whole number."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise AgentConfigurationError(f"{kind}({name}={shown(value)}): it is a whole number of {least} or more.")
-    return value
+def check_search(kind: str, options: Iterable[str], top_k: object, rewrites: object) -> None:
+    """Refuse options that an agent of class `kind`, for documents, does not have, and numbers that make no sense.
+
+    Raises `AgentConfigurationError`.
+    """
+    check_names(kind, options, [*_OWN.split(), *AgentOptions.__optional_keys__], {**MEANT, **_SEARCHING})
+    for name, value, least in (("top_k", top_k, 1), ("rewrites", rewrites, 0)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise AgentConfigurationError(
+                f"{kind}({name}={shown(value)}): it must be a whole number of {least} or more."
+            )
 
 
 async def found(finder: PassageFinder, query: str) -> list[Passage]:

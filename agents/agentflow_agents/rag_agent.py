@@ -15,34 +15,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from agentflow import Context, step
-from agentflow.log import logger
-from agentflow_llm import ChatMessage, LLMError, LLMOutputError
+from agentflow_llm import ChatMessage, LLMOutputError
 
 from .agent import Agent
-from .budget import OWN_TURNS, Accounts, Spending
+from .budget import Accounts, Spending
 from .citations import citations_in, numbered, retold, says, wrong_with
 from .conversation import said
-from .errors import AgentConfigurationError, BudgetExceededError
+from .errors import AgentConfigurationError
 from .events import AgentInput, Finished, OutputT, TextDelta, Withdrawn
-from .library import (
-    OPTIONS,
-    SEARCHING,
-    Counted,
-    Library,
-    Reranking,
-    Retrieval,
-    check_number,
-    found,
-    no_retriever,
-    reranked,
-)
-from .options import MEANT, AgentOptions, check_names
+from .library import Counted, Library, Reranking, Retrieval, check_search, found, no_retriever, reranked
 from .rag_events import Draft, Found, Inquiry, NotFound, Query, RAGResult, RAGState, Ranked, Repair, Search
 from .resources import Model, Remembered  # noqa: TC001 because the steps' annotations are read when they run
 from .state import state_of
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Mapping
 
     from typing_extensions import Unpack
 
@@ -52,6 +39,7 @@ if TYPE_CHECKING:
     from .budget import Budget
     from .ingest import IngestResult, Sources
     from .library import PassageFinder
+    from .options import AgentOptions
 
     Shown = TypeVar("Shown", bound=Event)
 
@@ -122,12 +110,11 @@ class RAGAgent(Agent[OutputT]):
         **options: Unpack[AgentOptions],
     ) -> None:
         kind = type(self).__name__
-        check_names(kind, options, [*OPTIONS, *AgentOptions.__optional_keys__], {**MEANT, **SEARCHING})
+        check_search(kind, options, top_k, rewrites)
         given = options.get("resources") or {}
         if documents is None and no_retriever not in given:
             raise AgentConfigurationError(f'{kind}() has no documents. Write {kind}("path/of/a/folder", llm=...).')
-        self.top_k = check_number(kind, "top_k", top_k, 1)
-        self.rewrites = check_number(kind, "rewrites", rewrites, 0)
+        self.top_k, self.rewrites = top_k, rewrites
         self._library = Library(documents, embedder, store, reranker, top_k=top_k, name=options.get("name") or kind)
         options["resources"] = {**self.wanted(self._library.resources), **given}
         super().__init__(llm, memory, system_prompt, output=output, budget=budget, **options)
@@ -160,14 +147,11 @@ class RAGAgent(Agent[OutputT]):
         self, ctx: Context[RAGState], ev: AgentInput, llm: Model, memory: Remembered
     ) -> Search | Finished:
         """Where the question follows others, let the model write it so that it stands alone."""
-        state = state_of(ctx)
+        state = cast("RAGState", state_of(ctx))
         state.inquiry, state.spending = Inquiry(question=ev.query), Spending()
         talk, asked, accounts = state.conversation, *self.inquiry_of(ctx)
         state.spending.elapsed()
-        history = ev.history
-        if history is None and memory is not None:
-            history = await memory.aget(ev.query)
-        talk.begin(ev.query, system=None, history=history)
+        await self.begin(talk, ev, memory, None)
         if earlier := retold(talk.messages[: talk.before]):
             query = await self.query(accounts, llm, "standalone", history=earlier, question=ev.query)
             if isinstance(query, Finished):
@@ -190,7 +174,11 @@ class RAGAgent(Agent[OutputT]):
         asked, accounts = self.inquiry_of(ctx)
         passages = ev.passages[: self.top_k]
         if reranker is not None:
-            best = await self.bounded(accounts, reranked(reranker, asked.question, ev.passages, self.top_k, accounts))
+            best = await self.bounded(
+                accounts,
+                accounts.own.spending.turns,
+                reranked(reranker, asked.question, ev.passages, self.top_k, accounts),
+            )
             if isinstance(best, Finished):
                 return best
             passages = best
@@ -206,7 +194,7 @@ class RAGAgent(Agent[OutputT]):
         asked.repaired = isinstance(ev, Repair)
         messages = self.messages(asked, ev if isinstance(ev, Repair) else None)
         try:
-            reply = await self.bounded(accounts, self.asked(ctx, accounts, llm, messages))
+            reply = await self.bounded(accounts, accounts.own.spending.turns, self.asked(ctx, accounts, llm, messages))
         except LLMOutputError as error:
             if error.reply is None or asked.repaired:
                 raise
@@ -252,15 +240,17 @@ class RAGAgent(Agent[OutputT]):
         talk, asked, accounts = state_of(ctx).conversation, *self.inquiry_of(ctx)
         limited = ev.stopped_by != "answer"
         if limited and self.budget.last_answer and asked.passages and not asked.outcome:
-            await self.last_answer(ctx, asked, accounts, llm)
+            reply = await self.last_reply(ctx, accounts, llm, self.messages(asked))
+            if reply is None:
+                ctx.write_event_to_stream(Withdrawn(agent=self.name))  # some of it may have been seen
+            else:
+                asked.told = said(reply.message)
+                self.take(asked, asked.told, refused=bool(reply.refusal))
         text = self.prompt("not_found") if asked.outcome == "not_found" else asked.answer
         if text != asked.told:
             self.show(ctx, asked, TextDelta(text=text, agent=self.name))
         if text:
-            answer = ChatMessage(role="assistant", content=text)
-            if memory is not None:
-                await memory.aput(*talk.messages[talk.kept :], answer)
-            talk.add([answer])
+            await self.enter(talk, [ChatMessage(role="assistant", content=text)], memory)
         is_found = asked.outcome == "found"
         output: Any = text if self.output is None else self.read_output(text) if is_found else None
         result = RAGResult[OutputT](
@@ -273,11 +263,7 @@ class RAGAgent(Agent[OutputT]):
             passages=asked.passages,
             queries=asked.queries,
         )
-        if limited and self.budget.raises:
-            raise BudgetExceededError(
-                f"{self.name!r} reached its limit of {ev.stopped_by}. What there is so far is in error.result.", result
-            )
-        return result
+        return self.ended(result)
 
     # -- what the steps use --------------------------------------------------------------------------
 
@@ -286,22 +272,13 @@ class RAGAgent(Agent[OutputT]):
         state = cast("RAGState", state_of(ctx))
         return state.inquiry, Accounts(self.budget, state.spending)
 
-    async def bounded(self, accounts: Accounts, work: Coroutine[Any, Any, T]) -> T | Finished:
-        """Await it; where a limit was reached, or the time is over before it ends, the run is to be finished."""
-        limit = accounts.exceeded()
-        if limit is None and self.budget.turns is None and accounts.own.spending.turns >= OWN_TURNS:
-            limit = "turns"
-        if limit is not None:
-            work.close()
-            return Finished(stopped_by=limit)
-        done = await accounts.in_time(work)
-        return Finished(stopped_by="seconds") if done is None else done
-
     async def query(self, accounts: Accounts, llm: ChatModel, prompt: str, **values: str) -> str | Finished:
         """Let the model write a query; empty where it writes none."""
         messages = [ChatMessage(role="user", content=self.prompt(prompt, **values))]
         try:
-            reply = await self.bounded(accounts, Counted(llm, accounts).chat(messages, output=Query))
+            reply = await self.bounded(
+                accounts, accounts.own.spending.turns, Counted(llm, accounts).chat(messages, output=Query)
+            )
         except LLMOutputError:
             return ""
         if isinstance(reply, Finished):
@@ -327,17 +304,6 @@ class RAGAgent(Agent[OutputT]):
         nothing = not text.strip() and asked.repaired
         unknown = not asked.citations and (nothing or says(text, self.prompt("not_found")))
         asked.outcome = "not_found" if unknown else "refused" if refused else "found"
-
-    async def last_answer(self, ctx: Context[RAGState], asked: Inquiry, accounts: Accounts, llm: ChatModel) -> None:
-        """At a limit, ask for an answer once more."""
-        try:
-            reply = await self.asked(ctx, accounts, llm, self.messages(asked))
-        except LLMError as error:  # what there is so far is worth more than the error
-            logger().warning(f"{self.name!r} has no last answer: {error}")
-            ctx.write_event_to_stream(Withdrawn(agent=self.name))  # some of it may have been seen
-        else:
-            asked.told = said(reply.message)
-            self.take(asked, asked.told, refused=bool(reply.refusal))
 
     def search(self, ctx: Context[RAGState], asked: Inquiry, query: str) -> Search:
         """Search for this now."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-import re
 import traceback
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -35,7 +34,7 @@ _LONGEST = 300
 _FAILURES = (Exception, asyncio.CancelledError, SystemExit, GeneratorExit)
 """What a tool's code may raise without ending the program."""
 _JSON = TypeAdapter(object).serializer
-_NO_TEXT = re.compile("invalid utf-8")
+_NO_TEXT = "invalid utf-8"
 """What pydantic says of bytes that are no text."""
 
 
@@ -207,20 +206,21 @@ def _text_of(value: Any) -> str:
         return well_formed(value)
     strange: list[object] = []
 
-    def text_of_strange(inner: Any) -> object:
-        if hasattr(inner, "__array__") and hasattr(inner, "tolist"):
-            return inner.tolist()  # numbers and arrays of numpy, and of others that are like it
-        if type(inner).__str__ is not object.__str__ and not isinstance(inner, memoryview):
+    def plainer(inner: object) -> object:
+        listed = getattr(inner, "tolist", None)
+        if listed is not None and hasattr(inner, "__array__"):
+            return listed()  # numbers and arrays of numpy, and of others that are like it
+        if type(inner).__str__ is not object.__str__:
             return str(inner)
         strange.append(inner)
         raise TypeError
 
     try:
-        return _json_of(value, text_of_strange)
+        return _json_of(value, plainer)
     except (TypeError, ValueError) as error:
         if strange:
             raise ToolError(_cannot_be_told(strange[0])) from error
-        if _NO_TEXT.search(str(error)):
+        if _NO_TEXT in str(error):
             raise ToolError(_cannot_be_told(value if isinstance(value, bytes | bytearray) else b"")) from error
         raise
 

@@ -13,7 +13,7 @@ from opentelemetry.trace import Link, NonRecordingSpan, SpanKind, format_span_id
 
 from agentflow.observe import Kind, Observer, current_scope
 
-from . import clients, names, notes
+from . import agents, clients, names, notes
 from .content import LIMITS, as_json, as_value, fields_of, level_from_environment
 from .failures import fail
 from .trail import RunTrail, Trail, give_up, with_span
@@ -120,10 +120,9 @@ class SpanObserver(Observer):
     def _tell(self, op: Operation, trail: Trail, span: trace.Span, error: BaseException | None) -> None:
         if trail.counts is not None:
             span.set_attributes(notes.totals(trail))
-        if self.content != "none" or op.kind is not _STEP:
-            results = self._results(op, trail, error)
-            if results:
-                span.set_attributes(results)
+        results = self._results(op, trail, error)
+        if results:
+            span.set_attributes(results)
         outcome = op.outcome
         if outcome != "ok" and outcome in _FAILURES:
             fail(span, error, "timeout" if outcome == "timeout" else None, self.content, op.ended_at)
@@ -172,7 +171,7 @@ class SpanObserver(Observer):
             made[names.AGENT] = op.agent
         made[names.WORKFLOW] = op.name
         if self.content != "none" and op.subject is not None:
-            made |= _shown(names.INPUT, names.INPUT_TYPE, _only_text(op.subject), LIMITS[self.content].value)
+            made |= _shown(names.INPUT, names.INPUT_TYPE, agents.question(op.subject), LIMITS[self.content].value)
         around = current
         links: tuple[Link, ...] = ()
         if op.parent is None and current_scope.get() is not None:
@@ -198,6 +197,7 @@ class SpanObserver(Observer):
             names.ATTEMPT: op.attempt,
             names.EVENT_TYPE: type(op.subject).__name__,
             names.QUEUE_WAIT: op.queued_ns / 1e9,
+            **agents.step_begins(op.subject),
         }
         links: tuple[Link, ...] = ()
         cause: Trail | None = None if op.cause is None else op.cause.carried_by(self)
@@ -268,14 +268,19 @@ class SpanObserver(Observer):
     def _results(self, op: Operation, trail: Trail, error: BaseException | None) -> dict[str, AttributeValue]:
         if op.kind in _CLIENTS:
             return clients.ends(op, trail, error, self.content)
+        made: dict[str, AttributeValue] = {}
+        if op.kind is _RUN:
+            made = agents.run_ends(op.result, error)
+        elif op.result is not None:
+            made = agents.step_ends(op.result)
         if self.content == "none" or op.result is None:
-            return {}
+            return made
         limit = LIMITS[self.content].value
-        if op.kind is _RUN and op.outcome == "ok":
-            return _shown(names.OUTPUT, names.OUTPUT_TYPE, _answer(op.result), limit)
         if op.kind is _STEP:
-            return {names.OUTPUT: as_json(_produced(op.result), limit), names.OUTPUT_TYPE: names.JSON}
-        return {}
+            made |= {names.OUTPUT: as_json(_produced(op.result), limit), names.OUTPUT_TYPE: names.JSON}
+        elif op.outcome == "ok":
+            made |= _shown(names.OUTPUT, names.OUTPUT_TYPE, agents.answer(op.result), limit)
+        return made
 
     def _link(self, op: Operation, trail: Trail, causes: list[Ref], count: int) -> None:
         assert trail.span is not None
@@ -303,26 +308,10 @@ def _links(span_context: trace.SpanContext) -> tuple[Link, ...]:
     return (Link(span_context),) if span_context.is_valid else ()
 
 
-def _only_text(event: object) -> object:
-    """The fields of an event; where it is but one text, that."""
-    fields = fields_of(event)
-    only = next(iter(fields.values())) if len(fields) == 1 else None
-    return only if isinstance(only, str) else fields
-
-
-def _answer(stop: Any) -> object:
-    """What a run ended with: the result, or the fields of a StopEvent of the user's own."""
-    fields = fields_of(stop)
-    result = fields.pop("result", None)
-    if result is not None or not fields:
-        return result
-    return fields["output"] if isinstance(fields.get("output"), str) else fields
-
-
 def _produced(out: Any) -> object:
     if isinstance(out, list):
         return [_produced(one) for one in out[:_MOST_LINKS]]  # pyright: ignore[reportUnknownVariableType]  # because a list holds anything
-    return {type(out).__name__: fields_of(out)}
+    return {type(out).__name__: agents.produced(out)}
 
 
 def _shown(key: str, type_key: str, value: object, limit: int) -> dict[str, AttributeValue]:

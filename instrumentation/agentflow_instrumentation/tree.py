@@ -1,7 +1,7 @@
 """A trace as a tree of text, short enough to be read: what happened, how long it took, why, and what went wrong.
 
 An event is no line of its own: the step that took it says `<- sender:Event` and how long it waited. Nor is a step
-that collects and has not got all yet. Long rows of equal siblings are folded.
+that collects and has not got all yet, where nothing else happened in it. Long rows of equal siblings are folded.
 """
 
 from __future__ import annotations
@@ -238,16 +238,18 @@ class Tree:
         self._fork, self._last, self._bar, self._more, self._from, self._times = _LINES[unicode]
         taken = {cause for row in rows for cause in row.caused}
         fired = {(row.parent, row.label) for row in rows if row.outcome != _COLLECT}
-        shown = [
-            row
+        untold = {
+            row.id
             for row in rows
-            if row.sure
-            or (
-                not (row.label.startswith(_EVENT) and row.id in taken)
+            if not row.sure
+            and (
+                (row.label.startswith(_EVENT) and row.id in taken)
                 # the step that has collected all says how many there were
-                and not (row.outcome == _COLLECT and (row.parent, row.label) in fired)
+                or (row.outcome == _COLLECT and (row.parent, row.label) in fired)
             )
-        ]
+        }
+        untold -= {row.parent for row in rows if row.id not in untold}  # what happened in a step stands below it
+        shown = [row for row in rows if row.id not in untold]
         known = {row.id for row in shown}
         self._children: dict[int | None, list[Row]] = {}
         for row in sorted(shown, key=lambda row: row.start):

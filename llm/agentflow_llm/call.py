@@ -52,6 +52,16 @@ class BaseClient(ABC, Generic[CallT, AnswerT]):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model!r})"
 
+    def readdressed(self, call: CallT) -> CallT:
+        """The call of another client, as one of this client."""
+        return replace(
+            call,
+            provider=self.provider,
+            model=self.model,
+            server_address=self.server_address,
+            server_port=self.server_port,
+        )
+
     async def prepare(self) -> None:
         """Load what `answer` needs, such as a library: it is awaited before the call's operation begins."""
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Mapping
 from contextlib import aclosing
 from contextvars import copy_context
 from dataclasses import replace
-from difflib import get_close_matches
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
 from agentflow.clock import current_clock
 from agentflow.errors import shown
@@ -23,20 +21,23 @@ from .completion import Completion
 from .errors import LLMBadRequestError, LLMError, LLMOutputError
 from .loose import excerpt
 from .messages import ChatMessage, Delta, Reply, ToolDefinition
-from .model import TOOL_CHOICES, ChatOptions, RequestOptions
+from .model import TOOL_CHOICES
+from .options import OF_A_CALL, checked_defaults, checked_extra, merged, unknown_option
 from .output import output_format
 from .records import ChatCall
 from .stream import ReplyStream, TimeLimit, pieces_of, unseen
 from .tokens import TokenEstimator
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
     from typing import Unpack
 
     from agentflow.observe import Opened
 
+    from .backoff import Policy
+    from .model import ChatOptions, ModelOptions, RequestOptions
+
 _PARAMETERS = ("temperature", "max_tokens", "stop", "seed", "reasoning", "tool_choice")
-_OPTIONS = ChatOptions.__required_keys__ | ChatOptions.__optional_keys__
 _MESSAGES = {ChatMessage}
 _REPAIRS = 1
 """How often a model is asked to correct an output that is not valid."""
@@ -47,10 +48,25 @@ class BaseChatModel(BaseClient[ChatCall, Reply]):
 
     - `retry`: asks again while the server cannot answer; None asks once.
     - `timeout`: seconds for all attempts of a call together, unless the call says otherwise; None for no limit.
+    - `temperature`, `max_tokens` and the rest of `ModelOptions`: of all calls, where a call does not say its own.
+
+    `defaults` are the last of these, as they were given.
     """
 
     kind = Kind.CHAT
     _tokens: TokenEstimator | None = None
+
+    def __init__(
+        self,
+        model: str,
+        provider: str,
+        *,
+        retry: Policy | None = None,
+        timeout: float | None = None,
+        **options: Unpack[ModelOptions],
+    ) -> None:
+        super().__init__(model, provider, retry=retry, timeout=timeout)
+        self.defaults = checked_defaults(options, type(self))
 
     @property
     def tokens(self) -> TokenEstimator:
@@ -106,39 +122,46 @@ class BaseChatModel(BaseClient[ChatCall, Reply]):
 
     def call_of(self, messages: Sequence[ChatMessage], options: RequestOptions) -> ChatCall:
         """The record of a call. Raises `LLMBadRequestError` where the options make no sense."""
-        unknown = options.keys() - _OPTIONS
+        unknown = options.keys() - OF_A_CALL
         if unknown:
-            name = min(unknown)
-            near = get_close_matches(name, _OPTIONS, n=1)
-            meant = f" Did you mean {near[0]}=?" if near else ""
-            raise LLMBadRequestError(
-                f"{name}= is no option of a call.{meant} There are {', '.join(sorted(_OPTIONS))}; further fields of "
-                "the request go into extra={...}."
-            )
-        given: dict[str, Any] = dict(options)
-        asked = {name: given[name] for name in _PARAMETERS if given.get(name) is not None}
-        said = _conversation(messages)
+            raise unknown_option(min(unknown))
+        given: Any = options
+        asked: Mapping[str, Any]
+        asked = parameters = {name: given[name] for name in _PARAMETERS if given.get(name) is not None}
+        conversation = _conversation(messages)
         tools = options.get("tools")
         tools = () if tools is None else _tools(tools)
-        extra: Any = options.get("extra")
-        if extra is not None and not isinstance(extra, Mapping):
-            raise LLMBadRequestError(f"extra={shown(extra)} is no mapping. Write extra={{'name of a field': ...}}.")
-        if "tool_choice" in asked:
-            _check_choice(asked["tool_choice"], tools)
-        if isinstance(asked.get("stop"), str):
-            asked["stop"] = [asked["stop"]]
+        extra: Mapping[str, Any] = checked_extra(given["extra"]) if given.get("extra") is not None else {}
+        if "tool_choice" in parameters:
+            _check_choice(parameters["tool_choice"], tools)
+        if isinstance(parameters.get("stop"), str):
+            parameters["stop"] = [parameters["stop"]]
         output = options.get("output")
+        said = None
+        if self.defaults:
+            said = asked, extra
+            asked, extra = merged(self.defaults, asked, extra)
         return ChatCall(
             self.provider,
             self.model,
-            said,
+            conversation,
             tools,
             asked,
-            cast("Mapping[str, Any]", extra or {}),
+            extra,
             self.server_address,
             self.server_port,
             None if output is None else output_format(output),
+            said,
         )
+
+    def readdressed(self, call: ChatCall) -> ChatCall:
+        """The call of another model, as one of this model: with its own defaults in place of the other's."""
+        call = super().readdressed(call)
+        if call.said is None and not self.defaults:
+            return call
+        said = call.said or (call.parameters, call.extra)
+        parameters, extra = merged(self.defaults, *said)
+        return replace(call, parameters=parameters, extra=extra, said=said)
 
     def whole(self, call: ChatCall) -> Awaitable[Reply]:
         """`complete`, and where an output of some shape is asked for, see that it has it."""

@@ -45,6 +45,8 @@ _AGAIN = {408, 409, 425}
 _TOO_LONG_CODES = {"context_length_exceeded", "exceed_context_size_error"}
 _STATUS = re.compile(r"[45]\d\d")
 _LONGEST_DETAIL = 300
+_SPEAKERS = {"openai", "httpx", "httpx2", "httpcore", "httpcore2", "h11", "anyio", "ssl"}
+"""The packages whose errors say what happened to a connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,11 +219,21 @@ def _message(said: Any) -> str:
 
 
 def _innermost(error: BaseException) -> str:
+    """What the error says that all of this began with."""
     said = str(error)
     seen: set[int] = set()
     inner: BaseException | None = error
     while inner is not None and id(inner) not in seen:
         seen.add(id(inner))
+        if isinstance(inner, BaseExceptionGroup):  # one for each address of the host
+            inner = inner.exceptions[0]
         said = str(inner) or said
-        inner = inner.__cause__ or inner.__context__
+        inner = inner.__cause__ or _behind(inner)
     return said.rstrip(".")
+
+
+def _behind(error: BaseException) -> BaseException | None:
+    """What was being handled when the error came, where that is about the connection too, and not by chance there."""
+    context = error.__context__
+    about = isinstance(context, OSError) or type(context).__module__.partition(".")[0] in _SPEAKERS
+    return context if about else None

@@ -52,7 +52,8 @@ class Fallback(Closing):
       too long, or filtered is refused with the first error.
     - `timeout`: seconds for all of them together; by default the sum of theirs.
 
-    Each is asked within its own timeout, and with its own retries, unless a `Retrying` is around all of them: then
+    Each is asked within its own timeout, with its own options (`temperature=` and the like of its constructor) where
+    the call does not say them, and with its own retries, unless a `Retrying` is around all of them: then
     each is asked once, and all of them again. A stream moves on only before its first piece. Each move is a note
     `fallback` on the call's operation; the reply says which model answered, and its usage counts the HTTP requests of
     those that failed. Where all fail, the last error tells in its notes of the others.
@@ -140,14 +141,7 @@ class _Round(Generic[CallT, AnswerT]):
 
     def call_for(self, client: BaseClient[CallT, AnswerT]) -> CallT:
         """The call, as it goes to this one."""
-        call: CallT = replace(
-            self._call,
-            provider=client.provider,
-            model=client.model,
-            server_address=client.server_address,
-            server_port=client.server_port,
-        )
-        return due(call, client.timeout)
+        return due(client.readdressed(self._call), client.timeout)
 
     def go_on(self, client: BaseClient[CallT, AnswerT], error: LLMError, *, last: bool = False) -> None:
         """Note that another is asked. Raises the error, with what went before, where that is not done."""
@@ -161,7 +155,9 @@ class _Round(Generic[CallT, AnswerT]):
             raise error
         self._failed.append(f"{_name(client)} was asked before, and failed: {type(error).__name__}: {error}")
         if self._call.noting is not None:
-            facts = {"id": _name(client), "to": _name(self._clients[number]), "error": error}
+            following = self._clients[number]
+            facts = {"id": _name(client), "to": _name(following), "error": error}
+            facts |= _other(client.readdressed(self._call), following.readdressed(self._call))
             self._call.noting("fallback", facts)
 
     def answered(self, client: BaseClient[CallT, AnswerT], answer: AnswerT) -> AnswerT:
@@ -187,7 +183,7 @@ class _FallbackChatModel(Fallback, BaseChatModel):
         self.models = [as_chat_model(client) for client in clients]
         first = self.models[0]
         timeout = _together(self.models) if timeout is None else timeout
-        BaseChatModel.__init__(self, first.model, first.provider, timeout=timeout)
+        BaseChatModel.__init__(self, first.model, first.provider, timeout=timeout, **first.defaults)
         self._set(self.models, on)
 
     async def answer(self, call: ChatCall) -> Reply:
@@ -289,6 +285,14 @@ def _together(clients: Sequence[BaseClient[Any, Any]]) -> float | None:
 
 def _least(limits: Iterable[int | None]) -> int | None:
     return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _other(before: ChatCall | EmbeddingsCall, now: ChatCall | EmbeddingsCall) -> dict[str, Any]:
+    """What is asked for now that is not what was asked for before."""
+    if not isinstance(before, ChatCall) or not isinstance(now, ChatCall):
+        return {}
+    both = {"parameters": (before.parameters, now.parameters), "extra": (before.extra, now.extra)}
+    return {name: new for name, (old, new) in both.items() if new != old}
 
 
 def _name(client: BaseClient[Any, Any]) -> str:

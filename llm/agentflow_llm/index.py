@@ -83,7 +83,7 @@ class VectorStoreIndex:
 
         Raises `DocumentError` for what is none, and where two that differ have one id; then none is added.
         """
-        self._waiting.update(_by_id(documents))
+        self._waiting.update(by_id(documents))
 
     async def delete(self, document_ids: Iterable[str]) -> None:
         """Forget documents."""
@@ -112,7 +112,7 @@ class VectorStoreIndex:
 
         Raises `DocumentError` as `add` does.
         """
-        given = _by_id(documents)
+        given = by_id(documents)
         known = await self.store.versions()
         return [document for document in given.values() if known.get(document.id) != self._version(document)]
 
@@ -121,7 +121,7 @@ class VectorStoreIndex:
 
         Several may be put at once. Raises `DocumentError` as `add` does, and what the embedder and the store raise.
         """
-        return await self._put(_by_id(documents).values())
+        return await self._put(by_id(documents).values())
 
     def as_retriever(self, similarity_top_k: int = 5, *, where: Mapping[str, Any] | None = None) -> Retriever:
         """A retriever of so many passages; `where`: what their metadata must say, see `VectorStore.search`."""
@@ -176,7 +176,7 @@ class VectorStoreIndex:
         return len(chunks)
 
 
-def _by_id(documents: object) -> dict[str, Document]:
+def by_id(documents: object) -> dict[str, Document]:
     """What is to be added. Raises `DocumentError` for what is none, and where two that differ have one id."""
     given: dict[str, Document] = {}
     for document in _documents(documents):

@@ -80,7 +80,7 @@ def load(path: str | Path, *, kinds: Collection[str] = KINDS, prefix: str = "") 
     """
     documents: list[Document] = []
     skipped: dict[str, str] = {}
-    files = list(_files_at(Path(path).expanduser(), kinds, skipped))
+    files = list(files_at(Path(path).expanduser(), kinds, skipped))
     with Progress(len(files)) as progress:
         for file in files:
             progress.step()
@@ -93,7 +93,11 @@ def load(path: str | Path, *, kinds: Collection[str] = KINDS, prefix: str = "") 
     return Loaded(documents, skipped)
 
 
-def _files_at(path: Path, kinds: Collection[str], skipped: dict[str, str]) -> Iterable[File]:
+def files_at(path: Path, kinds: Collection[str], skipped: dict[str, str]) -> Iterable[File]:
+    """The file there, or those of these kinds in a folder, as `files_in` finds them.
+
+    Raises `DocumentError` where nothing is there, and for a file that is none of those that can be read.
+    """
     if os.path.isdir(path):  # noqa: PTH112 because a method of Path raises where it may not look
         return files_in(path.resolve(), kinds, skipped)
     if not os.path.lexists(path):

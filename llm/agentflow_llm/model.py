@@ -23,12 +23,9 @@ TOOL_CHOICES = ("auto", "none", "required")
 """What `tool_choice` may be beside the name of a tool."""
 
 
-class RequestOptions(TypedDict, total=False):
-    """What a request to a model may say beside its messages; all of it may be left out, and None is left out.
+class ModelOptions(TypedDict, total=False):
+    """What a model may say of all its requests, in its constructor, and each request again; None is left out.
 
-    - `tools`: what the model may call.
-    - `tool_choice`: "auto", "none", "required", or the name of a tool; the server's default otherwise.
-    - `output`: the shape of the answer, a pydantic model or the JSON schema of an object; `Reply.output` has it.
     - `temperature`, `seed`: as the server takes them.
     - `max_tokens`: of the answer, thoughts included.
     - `stop`: texts at which the answer ends.
@@ -36,15 +33,27 @@ class RequestOptions(TypedDict, total=False):
     - `extra`: further fields of the request, sent as they are.
     """
 
-    tools: Sequence[ToolDefinition]
-    tool_choice: str | None
-    output: type[BaseModel] | Mapping[str, Any] | OutputFormat | None
     temperature: float | None
     max_tokens: int | None
     stop: Sequence[str] | str | None
     seed: int | None
     reasoning: str | None
     extra: Mapping[str, Any] | None
+
+
+class RequestOptions(ModelOptions, total=False):
+    """What a request to a model may say beside its messages: `ModelOptions`, and more; None is left out.
+
+    What it says takes the place of what the model's constructor said; in `extra`, field by field.
+
+    - `tools`: what the model may call.
+    - `tool_choice`: "auto", "none", "required", or the name of a tool; the server's default otherwise.
+    - `output`: the shape of the answer, a pydantic model or the JSON schema of an object; `Reply.output` has it.
+    """
+
+    tools: Sequence[ToolDefinition]
+    tool_choice: str | None
+    output: type[BaseModel] | Mapping[str, Any] | OutputFormat | None
 
 
 class ChatOptions(RequestOptions, total=False):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from .backoff import Policy
     from .messages import ChatMessage, Delta, Reply
-    from .model import RequestOptions
+    from .model import ModelOptions, RequestOptions
     from .output import OutputMode
     from .records import ChatCall
 
@@ -45,6 +45,8 @@ class OpenAI(Adapter, BaseChatModel):
     - `output_mode`: how `output=` is asked for. "native": by `response_format`, strictly where the schema can be made
       strict. "tool": as the arguments of a tool that the model has to call. "prompt": in words, for servers that
       know neither.
+    - `temperature`, `max_tokens`, `stop`, `seed`, `reasoning`, `extra`: of all calls, where a call does not say its
+      own; see `ModelOptions`.
 
     The client is made at the first call, one for each event loop, and closed with it, or by `aclose()`.
     Raises `LLMError`, as all models do.
@@ -61,9 +63,11 @@ class OpenAI(Adapter, BaseChatModel):
         retry: Policy | None = Retry(attempts=3),  # noqa: B008 because a policy is frozen
         timeout: float | None = 60.0,
         output_mode: OutputMode = "native",
+        **options: Unpack[ModelOptions],
     ) -> None:
         endpoint = Endpoint(model, api_key=api_key, base_url=base_url, client=client, provider=provider)
-        super().__init__(model, endpoint.provider, retry=retry, timeout=timeout)
+        super().__init__(model, endpoint.provider, retry=retry, timeout=timeout, **options)
+        check_extra(self.defaults.get("extra") or {})
         self.connect(endpoint)
         self.output_mode: OutputMode = checked_mode(output_mode)
         self._max_tokens_as = "max_completion_tokens" if endpoint.is_openai else "max_tokens"

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from .errors import LLMBadRequestError, LLMError, LLMOutputError
-from .loose import as_dict, as_list
+from .loose import as_dict, as_list, well_formed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -101,6 +101,7 @@ def output_format(output: object) -> OutputFormat:
 
 def _json_in(text: str) -> dict[str, Any] | None:
     """The JSON object of a text: all of it, or the last that is whole. One within an object that breaks off is none."""
+    text = well_formed(text)
     try:
         data: Any = from_json(text, allow_inf_nan=False)
     except ValueError:

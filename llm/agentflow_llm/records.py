@@ -43,7 +43,8 @@ class ChatCall:
     - `rate_limit`, when a wait for the rate limit is over: `wait` (seconds), `because` ("requests", "tokens",
       "concurrency" or "retry_after"), `key` (whose limit).
     - `fallback`, when another model is asked instead: `id` (provider and model that failed, "openai/gpt-4o"), `to`
-      (likewise), `error` (the exception).
+      (likewise), `error` (the exception); `parameters` and `extra`, each where it is sent others than the one that
+      failed: the record itself has what the first is sent.
     - `cache`, when a cache was looked into: `hit` (True or False).
     - `repair`, when the model is asked to correct its output: `attempt` (from 1), `error` (the exception).
     - `choices_ignored`: `ignored` (how many answers beside the first there were).
@@ -54,13 +55,18 @@ class ChatCall:
     messages: Sequence[ChatMessage]
     tools: Sequence[ToolDefinition] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """What was asked for by name: temperature, max_tokens, stop, seed, reasoning, tool_choice..., where given."""
+    """What is asked for by name: temperature, max_tokens, stop, seed, reasoning, tool_choice..., where given.
+
+    The call has given it, or else the constructor of the model.
+    """
     extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Further fields of the request, sent as they are."""
     server_address: str | None = None
     server_port: int | None = None
     output: OutputFormat | None = None
     """The shape that the answer is to have."""
+    said: tuple[Mapping[str, Any], Mapping[str, Any]] | None = field(default=None, repr=False, compare=False)
+    """The `parameters` and `extra` of the call itself. None where the model's constructor has added nothing."""
     streamed: bool = False
     """Whether the answer is to come in pieces."""
     deadline: float | None = None

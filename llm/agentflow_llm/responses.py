@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from .backoff import Policy
     from .messages import ChatMessage, Delta, Reply
-    from .model import RequestOptions
+    from .model import ModelOptions, RequestOptions
     from .output import OutputMode
     from .records import ChatCall
 
@@ -69,11 +69,14 @@ class OpenAIResponses(Adapter, BaseChatModel):
         timeout: float | None = 60.0,
         output_mode: OutputMode = "native",
         store: bool = False,
+        **options: Unpack[ModelOptions],
     ) -> None:
         endpoint = Endpoint(
             model, api_key=api_key, base_url=base_url, client=client, provider=provider, owner=type(self).__name__
         )
-        super().__init__(model, endpoint.provider, retry=retry, timeout=timeout)
+        super().__init__(model, endpoint.provider, retry=retry, timeout=timeout, **options)
+        check_parameters({**self.defaults})
+        check_extra(self.defaults.get("extra") or {})
         self.connect(endpoint)
         self.output_mode: OutputMode = checked_mode(output_mode)
         self.store = store

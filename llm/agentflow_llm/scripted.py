@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
 from pydantic import BaseModel
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from .backoff import Policy
     from .messages import AnyPart
+    from .model import ModelOptions
     from .records import ChatCall
 
 Piece = str | TextPart | ReasoningPart | RefusalPart | ToolCallPart
@@ -49,8 +50,10 @@ class ScriptedModel(BaseChatModel):
     `agentflow.testing.FakeClock` lets no time pass.
     """
 
-    def __init__(self, turns: Sequence[Turn] | Turn, *, retry: Policy | None = None) -> None:
-        super().__init__("scripted", "scripted", retry=retry)
+    def __init__(
+        self, turns: Sequence[Turn] | Turn, *, retry: Policy | None = None, **options: Unpack[ModelOptions]
+    ) -> None:
+        super().__init__("scripted", "scripted", retry=retry, **options)
         several = isinstance(turns, Sequence) and not isinstance(turns, str)
         self._turns: list[Any] = list(cast("Sequence[Any]", turns)) if several else [turns]
         self.calls: list[ChatCall] = []

@@ -1,7 +1,8 @@
 """What wrappers around one client share: they are clients of the same kind, and add to what is asked.
 
-A wrapper takes over what its client says of itself, also its retries and its limit on time, and asks it for single
-attempts. So it does not matter in which order wrappers are put around each other, and nothing is tried twice.
+A wrapper takes over what its client says of itself, also the options of its requests, its retries and its limit on
+time, and asks it for single attempts. So it does not matter in which order wrappers are put around each other, and
+nothing is tried twice.
 """
 
 from __future__ import annotations
@@ -84,7 +85,9 @@ class ChatWrapper(Wrapper, BaseChatModel):
     def __init__(self, client: ChatModel) -> None:
         self._model = inner = as_chat_model(client)
         Wrapper.__init__(self, inner)
-        BaseChatModel.__init__(self, inner.model, inner.provider, retry=inner.retry, timeout=inner.timeout)
+        BaseChatModel.__init__(
+            self, inner.model, inner.provider, retry=inner.retry, timeout=inner.timeout, **inner.defaults
+        )
         self.server_address, self.server_port, self.account = inner.server_address, inner.server_port, inner.account
 
     @property
