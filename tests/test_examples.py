@@ -170,7 +170,7 @@ async def test_the_story_is_put_away_while_it_waits_and_goes_on_elsewhere() -> N
     ]
 
     def write(number: int) -> Any:
-        return module.WriteStory(resources={module.storyteller: ScriptedModel(segments[number])})
+        return module.WriteStory(resources={module.choose_model: ScriptedModel(segments[number])})
 
     handler = write(0).run(hero="somebody")
     async for event in handler.stream_events():
@@ -189,7 +189,7 @@ async def test_the_story_is_put_away_while_it_waits_and_goes_on_elsewhere() -> N
 
 async def test_reflection_gives_up_after_so_many_attempts() -> None:
     module = imported("reflection")
-    workflow = module.Extract(resources={module.model: ScriptedModel(["no JSON"] * 5)})
+    workflow = module.Extract(resources={module.choose_model: ScriptedModel(["no JSON"] * 5)})
     with pytest.raises(ValueError, match="no valid answer in 5 attempts"):
         await workflow.run(text="Nothing.")
 
@@ -274,7 +274,7 @@ async def test_a_route_gets_what_the_model_fills_in(call: tuple[str, Any], route
     chosen = ToolCallPart(id="call_1", name=name, arguments=json.dumps(arguments))
     articles = [Document("This is a cat.", metadata={"title": "Cats"}), Document("A dog.", metadata={"title": "Dogs"})]
     model = ScriptedModel([[chosen], "Answered."])
-    flow = module.Router(resources={module.model: model, module.read_articles: articles, module.manual: Echo()})
+    flow = module.Router(resources={module.choose_model: model, module.read_articles: articles, module.manual: Echo()})
     answer = await flow.run(query="Which?")
     assert answer.route == route
     assert text in (answer.text if route == "count" else model.calls[-1].messages[-1].text)
@@ -290,7 +290,7 @@ async def test_passages_that_do_not_speak_of_the_question_are_left_out() -> None
             return [Passage("1", "A passage.", 1.0)]
 
     said = [module.Finding(quote="This."), module.Finding(), module.Finding(quote="And that.")]
-    resources = {module.open_sources: dict.fromkeys(module.SOURCES, Shelf()), module.model: ScriptedModel(said)}
+    resources = {module.open_sources: dict.fromkeys(module.SOURCES, Shelf()), module.choose_model: ScriptedModel(said)}
     answers = await module.ParallelSearch(resources=resources).run(query="What?")
     assert ({remark.quote for remark in answers.remarks}, answers.read) == ({"This.", "And that."}, 3)
 

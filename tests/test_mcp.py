@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -18,7 +19,7 @@ import pytest
 from agentflow.clock import use_clock
 from agentflow.observe import Kind
 from agentflow.testing import FakeClock, record
-from agentflow_agents import AgentConfigurationError, Toolbox, ToolError
+from agentflow_agents import AgentConfigurationError, FunctionAgent, Toolbox, ToolError
 from agentflow_agents.mcp import MCPTools
 from agentflow_agents.mcp_connection import MCPServerError
 from agentflow_llm.errors import MissingExtraError
@@ -218,6 +219,26 @@ async def test_call_that_takes_too_long_is_given_up_alone(server: HTTPServer) ->
             assert await told(box, "add", '{"a": 1, "b": 2}') == ("ok", "3")
 
 
+async def test_connecting_anew_is_no_part_of_the_time_of_a_call() -> None:
+    waits = "import socket, sys; socket.create_connection(('127.0.0.1', int(sys.argv.pop(1)))).recv(1); "
+    runs = "import runpy; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+    with use_clock(FakeClock()) as clock:
+        async with meeting() as place:
+            tools = MCPTools.stdio(sys.executable, "-c", waits + runs, str(place.port), SCRIPT, timeout=5)
+            first = asyncio.create_task(tools.tools())
+            (await place.calls.get()).answer("begin")
+            found = {tool.name: tool for tool in await first}
+            with pytest.raises(MCPServerError):
+                await found["die"].invoke("")
+            again = asyncio.create_task(told(Toolbox(found.values()), "add", '{"a": 1, "b": 2}'))
+            starting = await place.calls.get()
+            await clock.advance(30)
+            assert not again.done()
+            starting.answer("begin")
+            assert await again == ("ok", "3")
+            await tools.close()
+
+
 async def test_program_that_dies_is_started_anew_by_the_next_call() -> None:
     async with stdio() as tools, meeting() as place:
         found = {tool.name: tool for tool in await tools.tools()}
@@ -367,15 +388,44 @@ async def test_name_that_the_server_has_not_is_an_error_with_those_that_it_has(p
         (lambda: MCPTools.http("http://[::1"), r"MCPTools.http\('http://\[::1'\): it needs a URL"),
         (lambda: MCPTools.http("127.0.0.1:8000"), r"it needs a URL, as MCPTools.http\('http://127.0.0.1:8000/mcp'\)"),
         (lambda: MCPTools("server.py"), r"write MCPTools.stdio\('python', 'server.py'\), or MCPTools.http"),  # type: ignore[arg-type]  # because it is wrong
-        (lambda: MCPTools.stdio(" "), r'it needs a command: MCPTools.stdio\("python", "server.py"\)'),
-        (lambda: stdio(include="add"), r"include='add': it is a set of names. Write include=\{'add'\}"),
-        (lambda: stdio(prefix="my server."), "prefix='my server.': it has letters a-z, digits, _ and - only"),
-        (lambda: stdio(timeout=0), "timeout=0: it is a positive number of seconds, or None"),
+        (lambda: MCPTools.http(8000), r"MCPTools.http\(8000\): it needs a URL"),  # type: ignore[arg-type]  # because it is wrong
+        (lambda: MCPTools.http("http://a/mcp", headers="key"), r"http\(headers=\.\.\.\): it must be a dict of texts"),  # type: ignore[arg-type]  # because it is wrong
+        (lambda: MCPTools.stdio(" "), r'it needs a program: MCPTools.stdio\("python", "server.py"\)'),
+        (lambda: MCPTools.stdio("python my_server.py -v"), r"Write MCPTools.stdio\('python', 'my_server.py', '-v'\)"),
+        (lambda: MCPTools.stdio(["python", "s.py"]), r"Write MCPTools.stdio\('python', 's.py'\)"),  # type: ignore[arg-type]  # because it is wrong
+        (lambda: MCPTools.stdio("python", 3), r"the program and its arguments must be text or paths, not 3"),  # type: ignore[arg-type]  # because it is wrong
+        (lambda: stdio(env={"PORT": 80}), r"MCPTools.stdio\(env=\.\.\.\): it must be a dict of texts"),
+        (lambda: stdio(include="add"), r"include='add': it must be a set of names. Write include=\{'add'\}"),
+        (lambda: stdio(requires_approval=1), r"requires_approval=1: it must be a set of names"),
+        (
+            lambda: stdio(prefix="my server."),
+            "prefix='my server.': it must be text of letters a-z, digits, _ and - only",
+        ),
+        (lambda: stdio(prefix=None), "prefix=None: it must be text of letters"),
+        (lambda: stdio(timeout=0), r"MCPTools\(timeout=0\): it must be a positive number of seconds, or None"),
+        (lambda: stdio(timeout="5"), r"MCPTools\(timeout='5'\): it must be a positive number of seconds, or None"),
     ],
 )
 def test_options_that_make_no_sense_are_refused_at_once(make: Callable[[], MCPTools], message: str) -> None:
     with pytest.raises(AgentConfigurationError, match=message):
         make()
+
+
+def test_program_whose_path_has_a_space_is_no_line_of_words(tmp_path: Path) -> None:
+    program = tmp_path / "my server"
+    program.touch()
+    assert repr(MCPTools.stdio(str(program))) == f"<MCPTools of {shlex.quote(str(program))!r}>"
+    assert "my server" in repr(MCPTools.stdio("my server", cwd=tmp_path))
+
+
+@pytest.mark.parametrize("wrap", [lambda given: given, lambda given: [given]], ids=["itself", "in a list"])
+@pytest.mark.parametrize("given", [lambda: stdio(), lambda: stdio().tools()], ids=["server", "not awaited"])
+def test_server_in_place_of_its_tools_is_refused_with_the_line_to_write(
+    wrap: Callable[[Any], Any], given: Callable[[], Any]
+) -> None:
+    for make in (Toolbox, FunctionAgent):
+        with pytest.raises(AgentConfigurationError, match=r"Write tools=await store\.tools\(\), or tools=\["):
+            make(wrap(given()))
 
 
 @pytest.mark.parametrize(

@@ -318,7 +318,22 @@ def test_time_out_is_positive(timeout: Any) -> None:
 @pytest.mark.parametrize("option", ["concurrency", "max_chars"])
 @pytest.mark.parametrize("number", [0, -1, 1.5, True, "5"])
 def test_numbers_are_whole_and_positive(option: str, number: Any) -> None:
-    assert f"Tool({option}={number!r}): it must be a whole number from 1 on, or None." in refused(search, **{option: number})
+    assert f"Tool({option}={number!r}): it must be a whole number from 1 on, or None." in refused(
+        search, **{option: number}
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"name": 3}, "Tool(name=3): it must be text."),
+        ({"description": 3}, "Tool(description=3): it must be text."),
+        ({"return_direct": "x"}, "Tool(return_direct='x'): it must be True or False."),
+        ({"tracebacks": 1}, "Tool(tracebacks=1): it must be True or False."),
+    ],
+)
+def test_options_have_their_types(options: dict[str, Any], told: str) -> None:
+    assert refused(search, **options) == told
 
 
 def test_retry_is_a_policy() -> None:

@@ -13,8 +13,8 @@ from pydantic import BaseModel
 from agentflow import Context, Resource, Retry, StartEvent, StopEvent, Workflow, step
 from agentflow.clock import use_clock
 from agentflow.testing import FakeClock, record
-from agentflow_agents import AgentConfigurationError, Tool, Toolbox, ToolError, tool
-from agentflow_llm import ToolResultPart
+from agentflow_agents import AgentConfigurationError, Budget, FunctionAgent, Tool, Toolbox, ToolError, tool
+from agentflow_llm import ScriptedModel, ToolCallPart, ToolResultPart
 
 
 class Flaky:
@@ -192,6 +192,79 @@ async def test_no_wait_begins_that_would_outlast_the_time() -> None:
     assert flaky.calls == 1
 
 
+async def test_time_that_is_left_bounds_waits_and_attempts_and_plain_functions() -> None:
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    started, go_on = threading.Event(), threading.Event()
+
+    def block() -> None:
+        started.set()
+        go_on.wait(10)
+
+    with use_clock(FakeClock()) as clock:
+        box = Toolbox([Tool(hang, concurrency=1), Tool(block, timeout=60), Tool(Flaky(9).ask, retry=Retry(wait=7))])
+        calls = [
+            asyncio.create_task(box.execute("c", name, "{}", within=5)) for name in ("hang", "hang", "block", "ask")
+        ]
+        await asyncio.to_thread(started.wait, 10)
+        await clock.advance(4)
+        assert [call.done() for call in calls] == [False, False, False, True]
+        await clock.advance(1)
+        told = [(result.outcome, result.content) for result in await asyncio.gather(*calls)]
+    late = "The tool failed: TimeoutError: it "
+    assert told == [
+        ("timeout", f"{late}did not end within 5 s"),
+        ("timeout", f"{late}could not begin within 5 s"),
+        ("timeout", f"{late}did not end within 5 s"),
+        ("error", "The tool failed: ConnectionError: down"),
+    ]
+    go_on.set()
+
+
+@pytest.mark.parametrize("method", ["ask", "ask_plainly"])
+async def test_no_call_begins_without_time(method: str) -> None:
+    flaky = Flaky(0)
+    found = Tool(getattr(flaky, method))
+    result = await Toolbox([found]).execute("c1", method, "{}", within=0)
+    assert (result.outcome, flaky.calls) == ("timeout", 0)
+
+
+async def test_budget_of_seconds_does_not_wait_for_a_plain_tool() -> None:
+    started, go_on = threading.Event(), threading.Event()
+
+    def block() -> None:
+        started.set()
+        go_on.wait(10)
+
+    model = ScriptedModel([ToolCallPart(id="c1", name="block", arguments="{}"), "Never said."])
+    with use_clock(FakeClock()) as clock:
+        run = FunctionAgent([block], model, budget=Budget(seconds=30)).run("Block.")
+        while not started.is_set():
+            await clock.settle()
+        await clock.advance(30)
+        assert (await run).stopped_by == "seconds"
+    assert not go_on.is_set()
+    go_on.set()
+
+
+async def test_getting_ready_is_no_part_of_the_time_but_of_that_which_is_left() -> None:
+    async def connect() -> None:
+        await clock.sleep(30)
+
+    async def call(arguments: dict[str, Any]) -> str:
+        await clock.sleep(9)
+        return "done"
+
+    with use_clock(FakeClock()) as clock:
+        found = Tool.of_schema("look", "", {}, call, ready=connect, timeout=10)
+        going, late = asyncio.create_task(found.invoke("")), asyncio.create_task(found.invoke("", within=20))
+        await clock.advance(39)
+        assert await going == "done"
+        with pytest.raises(TimeoutError, match="it could not begin within 20 s"):
+            await late
+
+
 # ------------------------------------------------------------------------------------------------------ concurrency
 
 
@@ -245,6 +318,29 @@ async def test_a_call_that_is_cancelled_gives_its_place_to_others() -> None:
     assert begun == [0, 2]
     calls[2].cancel()
     await asyncio.gather(*calls, return_exceptions=True)
+
+
+async def test_thread_that_was_left_behind_keeps_its_turn_until_it_has_ended() -> None:
+    order: list[str] = []
+    started, go_on = threading.Event(), threading.Event()
+
+    def work(n: int) -> None:
+        order.append(f"begin {n}")
+        started.set()
+        go_on.wait(10)
+        order.append(f"end {n}")
+
+    with use_clock(FakeClock()) as clock:
+        found = Tool(work, concurrency=1, timeout=5)
+        calls = [asyncio.create_task(found.invoke(f'{{"n": {n}}}')) for n in range(2)]
+        await asyncio.to_thread(started.wait, 10)
+        await clock.advance(5)
+        assert (calls[0].done(), order) == (True, ["begin 0"])
+        go_on.set()
+        await asyncio.wait(calls, timeout=10)
+    assert order == ["begin 0", "end 0", "begin 1", "end 1"]
+    assert isinstance(calls[0].exception(), TimeoutError)
+    assert await calls[1] is None
 
 
 async def test_objects_of_a_class_share_the_turns_of_its_tools() -> None:

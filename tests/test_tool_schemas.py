@@ -30,6 +30,8 @@ from agentflow_llm.responses_wire import render_request as render_responses
 from agentflow_llm.wire import render_request
 
 FIXTURES = Path(__file__).parent / "fixtures" / "openai-wire"
+WHOLE = st.integers(-(2**53), 2**53)
+"""Those that a float can be."""
 Draft202012Validator: Any = import_module("jsonschema").Draft202012Validator  # it has no types
 
 

@@ -8,6 +8,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,8 @@ from pydantic import BaseModel, field_serializer
 
 from agentflow.clock import use_clock
 from agentflow.testing import FakeClock, record
-from agentflow_agents import AgentConfigurationError, Tool, Toolbox, ToolError, tool
+from agentflow_agents import AgentConfigurationError, FunctionAgent, Tool, Toolbox, ToolError, tool
+from agentflow_llm import ScriptedModel, ToolCallPart
 
 
 class Item(BaseModel):
@@ -30,6 +32,10 @@ class Odd:
 def add(a: int, b: int) -> int:
     """Add."""
     return a + b
+
+
+def call(name: str) -> ToolCallPart:
+    return ToolCallPart(id="c1", name=name, arguments="{}")
 
 
 async def told(function: Callable[..., Any], arguments: str = "{}") -> tuple[str, str]:
@@ -66,6 +72,25 @@ def raising(error: BaseException) -> Callable[..., Any]:
 )
 async def test_text_is_the_result_and_anything_else_is_json(value: Any, text: str) -> None:
     assert await told(returning(value)) == ("ok", text)
+
+
+async def test_numbers_and_arrays_of_numpy_are_told_as_json_has_them() -> None:
+    value = {
+        "mean": np.float32(1.5),
+        "count": np.int64(3),
+        "all": np.bool_(True),  # noqa: FBT003 because it is the value
+        "rows": np.array([[1, 2], [3, 4]]),
+    }
+    assert await told(returning(value)) == ("ok", '{"mean":1.5,"count":3,"all":true,"rows":[[1,2],[3,4]]}')
+    assert await told(returning(np.float64("nan"))) == ("ok", "null")
+
+
+@pytest.mark.parametrize("value", [b"\xff", {"file": [b"\xff"]}, {b"\xff": 1}, bytearray(b"\xff"), memoryview(b"x")])
+async def test_bytes_that_are_no_text_are_told_with_what_to_return(value: Any) -> None:
+    outcome, text = await told(returning(value))
+    assert outcome == "error"
+    assert text.startswith("The tool is broken: its result has type ")
+    assert "which JSON has not. Its code must return text" in text
 
 
 async def test_error_is_told_by_class_and_first_line() -> None:
@@ -188,6 +213,8 @@ def test_two_tools_of_one_name_are_refused() -> None:
 
 
 def test_what_is_no_list_of_tools_is_refused() -> None:
+    assert "tools=None: it must be a list. Write tools=[search, calculate]" in refused(None)
+    assert "tools=3: it must be a list" in refused(3)
     assert "Write tools=[search, calculate]" in refused(add)
     assert "Write tools=[search, calculate]" in refused("add")
     assert "a tool is made of a function" in refused(["add"])
@@ -476,6 +503,17 @@ async def test_tool_that_ends_the_program_has_failed() -> None:
         sys.exit("usage: leave")
 
     assert await told(leave) == ("error", "The tool failed: SystemExit: usage: leave")
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_tool_that_raises_what_ends_a_generator_has_failed(is_async: bool) -> None:  # noqa: FBT001 because pytest passes it by name
+    def stop() -> None:
+        raise GeneratorExit
+
+    function = raising(GeneratorExit()) if is_async else stop
+    assert await told(function) == ("error", "The tool failed: GeneratorExit")
+    agent = FunctionAgent([Tool(function, name="work")], ScriptedModel([call("work"), "It does not work."]))
+    assert str(await agent.run("Work.")) == "It does not work."
 
 
 async def test_long_result_is_cut_and_says_so() -> None:

@@ -43,7 +43,7 @@ from .messages import (
     ToolResultPart,
     Usage,
 )
-from .model import ChatModel, ChatOptions, Embedder, Embeddings, RequestOptions, Reranker
+from .model import ChatModel, ChatOptions, Embedder, Embeddings, ModelOptions, RequestOptions, Reranker
 from .offline import OfflineModel
 from .openai import OpenAI
 from .openai_embedder import OpenAIEmbedder
@@ -98,6 +98,7 @@ __all__ = [
     "MemoryCall",
     "MemoryInputError",
     "MissingExtraError",
+    "ModelOptions",
     "ModelReranker",
     "OfflineModel",
     "OpenAI",

@@ -16,8 +16,10 @@ from .reading import Text, quotes, stems, words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from typing import Unpack
 
     from .messages import AnyPart, ToolDefinition, ToolResultPart
+    from .model import ModelOptions
     from .output import OutputFormat
     from .reading import Quote
     from .records import ChatCall
@@ -67,10 +69,12 @@ class OfflineModel(BaseChatModel):
     An `output=` is filled in the same way, from the sentences that would be quoted. Where what it must have is not
     there, or could be this as well as that, the answer is a refusal that says so. Every other answer ends with a
     line that says what it is.
+
+    It takes the options of other models, so that it can stand in for them, and makes no use of them.
     """
 
-    def __init__(self) -> None:
-        super().__init__("offline", "offline")
+    def __init__(self, **options: Unpack[ModelOptions]) -> None:
+        super().__init__("offline", "offline", **options)
 
     async def answer(self, call: ChatCall) -> Reply:
         """See `OfflineModel`."""
