@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import pytest
@@ -394,7 +395,7 @@ def test_prompts_are_shown() -> None:
 
 def test_subclass_changes_the_prompts_that_it_names() -> None:
     class Kind(FunctionAgent):
-        PROMPTS: ClassVar[dict[str, str]] = {"system": "Be kind."}
+        PROMPTS: ClassVar[Mapping[str, str]] = {"system": "Be kind."}
 
     assert Kind().prompts() == {**FunctionAgent().prompts(), "system": "Be kind."}
     assert FunctionAgent().prompts()["system"] != "Be kind."

@@ -419,7 +419,7 @@ def test_program_whose_path_has_a_space_is_no_line_of_words(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("wrap", [lambda given: given, lambda given: [given]], ids=["itself", "in a list"])
-@pytest.mark.parametrize("given", [lambda: stdio(), lambda: stdio().tools()], ids=["server", "not awaited"])
+@pytest.mark.parametrize("given", [stdio, lambda: stdio().tools()], ids=["server", "not awaited"])
 def test_server_in_place_of_its_tools_is_refused_with_the_line_to_write(
     wrap: Callable[[Any], Any], given: Callable[[], Any]
 ) -> None:

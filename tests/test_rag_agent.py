@@ -526,6 +526,36 @@ async def test_run_that_is_put_away_goes_on() -> None:
     assert (str(result), result.queries) == ("A cow has four stomachs [1].", ["cat", "cow stomachs"])
 
 
+async def test_memory_has_each_turn_once_wherever_the_run_is_put_away() -> None:
+    given = asyncio.Event()
+
+    class Slow(ChatMemory):
+        async def aput(self, *messages: ChatMessage) -> None:
+            await super().aput(*messages)
+            if not given.is_set():
+                given.set()
+                await asyncio.Event().wait()
+
+    memory = Slow()
+    with ScriptedModel([GOOD]) as model:
+        agent = RAGAgent(FARM, model, memory)
+        handler = agent.run(ASKED)
+        await given.wait()
+        stored = handler.ctx.to_json()
+        await handler.cancel_run()
+        result = await agent.run(ctx=Context.from_json(agent, stored))
+    assert [m.text for m in result.messages] == [m.text for m in await memory.aget()] == [ASKED, GOOD]
+
+
+async def test_limit_that_is_reached_before_the_model_is_asked_takes_nothing_back() -> None:
+    history = [ChatMessage(role="user", content="Cows?")]
+    with ScriptedModel([query(ASKED)]) as model:
+        handler = RAGAgent(FARM, model, budget=Budget(turns=1)).run("And cats?", history=history)
+        events, text = await stream_of(handler)
+    assert ((await handler).stopped_by, text) == ("turns", "")
+    assert not any(isinstance(event, Withdrawn) for event in events)
+
+
 async def test_prompts_are_shown_and_can_be_changed() -> None:
     class German(RAGAgent):
         PROMPTS = {"system": "Antworte auf Deutsch."}  # noqa: RUF012 because a subclass only changes it

@@ -1205,3 +1205,74 @@ async def test_resources_that_were_asked_for_leave_nothing_behind() -> None:
     gc.collect()
     assert asyncio.all_tasks() == tasks
     assert [ref() for ref in refs] == [None] * 3
+
+
+async def test_what_a_workflow_leaves_open_is_torn_down_with_a_warning_when_it_is_gone() -> None:
+    """In the order in which its closing does it."""
+    log = Log()
+
+    def make() -> Workflow:
+        first, second = log.opening("first"), log.opening("second")
+
+        class Two(Workflow):
+            @step
+            async def only(
+                self,
+                ev: StartEvent,
+                one: Annotated[str, Resource(first, scope="workflow")],
+                two: Annotated[str, Resource(second, scope="workflow")],
+            ) -> StopEvent:
+                return StopEvent()
+
+        return Two()
+
+    await make().run()
+    with pytest.warns(ResourceWarning, match=r"nobody had closed its resources: .*, .*\. Write: async with flow:$"):
+        gc.collect()
+    assert log == ["open first", "open second"]
+    while len(log) < 4:
+        await asyncio.sleep(0)
+    assert log[2:] == ["close second", "close first"]
+
+
+async def test_a_teardown_that_fails_when_the_workflow_is_gone_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody is left to raise it to."""
+
+    async def bad() -> AsyncIterator[str]:
+        yield "bad"
+        raise ConnectionError
+
+    await using(bad, scope="workflow")().run()
+    with pytest.warns(ResourceWarning, match="bad"):
+        gc.collect()
+    while not caplog.records:
+        await asyncio.sleep(0)
+    assert [record.message for record in caplog.records] == ["the teardown of a resource failed"]
+    assert caplog.records[0].exc_info
+    assert caplog.records[0].exc_info[0] is ConnectionError
+
+
+def test_what_a_workflow_leaves_open_in_a_loop_that_is_closed_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """By us, and not by asyncio as a task that was destroyed."""
+    log = Log()
+    loop = asyncio.new_event_loop()
+    flow = using(log.opening("it"), scope="workflow")()
+    loop.run_until_complete(flow_result(flow))
+    loop.close()
+    with pytest.warns(ResourceWarning, match=r"Write: async with flow:$"):
+        del flow, loop
+        gc.collect()
+        gc.collect()
+    assert not caplog.records
+
+
+async def test_a_workflow_that_is_closed_goes_without_a_warning() -> None:
+    """Also when its resources were made again after it."""
+    log = Log()
+    async with using(log.opening("it"), scope="workflow")() as flow:
+        await flow.run()
+    await flow.run()
+    await flow.aclose()
+    del flow
+    gc.collect()
+    assert log == ["open it", "close it"] * 2

@@ -24,10 +24,12 @@ class Gate:
         self.opened = threading.Event()
         self.begun: list[int] = []
         self.threads: set[threading.Thread] = set()
+        self._arrivals = threading.Semaphore(0)
 
     def __call__(self, n: int) -> int:
         self.begun.append(n)
         self.threads.add(threading.current_thread())
+        self._arrivals.release()
         self.opened.wait(30)
         return n
 
@@ -36,8 +38,10 @@ class Gate:
         return [asyncio.create_task(found.invoke(f'{{"n": {n}}}')) for n in numbers]
 
     async def holds(self, number: int) -> None:
-        while len(self.begun) < number:
-            await asyncio.sleep(0)
+        def wait() -> bool:
+            return all([self._arrivals.acquire(timeout=30) for _ in range(number)])
+
+        assert await asyncio.to_thread(wait)
 
 
 def where() -> threading.Thread:
@@ -108,22 +112,17 @@ async def test_thread_without_work_ends() -> None:
 
 
 def test_thread_that_outlives_its_event_loop_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    gate = Gate()
+    gate, threads = Gate(), Threads(idle=0.01)
 
     async def leave() -> None:
-        with use_clock(FakeClock()) as clock:
-            [call] = gate.calls(range(1), timeout=1)
-            await gate.holds(1)
-            await clock.advance(1)
-            with pytest.raises(TimeoutError):
-                await call
+        threads.start(lambda: gate(1))
+        await gate.holds(1)
 
     asyncio.run(leave())
     gate.opened.set()
     [thread] = gate.threads
-    # it takes the next call when it is done with the first
-    while asyncio.run(Tool(where).invoke("")) is not thread:
-        pass
+    thread.join(10)
+    assert not thread.is_alive()
     assert [found for found in caplog.records if found.levelno >= logging.WARNING] == []
 
 
