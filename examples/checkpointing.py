@@ -14,20 +14,18 @@ from typing import Annotated
 from agentflow import Event, Resource, StartEvent, StopEvent, Workflow, WorkflowCheckpointer, step
 from agentflow_llm import ChatMessage, ChatModel, Document, OfflineModel, VectorStoreIndex
 
-XQUAD = Path(__file__).parents[1] / "tests" / "fixtures" / "xquad" / "xquad-en-24-articles.json"
+ARTICLES = Path(__file__).parents[1] / "tests" / "fixtures" / "xquad" / "xquad-en-24-articles.json"
 
 
-def read_library() -> VectorStoreIndex:
+def read_articles() -> VectorStoreIndex:
     """Your own documents go here: VectorStoreIndex.from_documents(load("folder").documents)."""
-    articles = json.loads(XQUAD.read_text(encoding="utf-8"))["data"]
-    paragraphs = [(article["title"], paragraph) for article in articles for paragraph in article["paragraphs"]]
-    return VectorStoreIndex.from_documents(
-        [Document(text=paragraph["context"], metadata={"title": title}) for title, paragraph in paragraphs]
-    )
+    articles = json.loads(ARTICLES.read_text(encoding="utf-8"))["data"]
+    paragraphs = [Document(paragraph["context"]) for article in articles for paragraph in article["paragraphs"]]
+    return VectorStoreIndex.from_documents(paragraphs)
 
 
-def model() -> ChatModel:
-    return OfflineModel()  # or OpenAI("gpt-4o-mini")
+def choose_model() -> ChatModel:
+    return OfflineModel()  # your own: OpenAI("gpt-4o-mini")
 
 
 class Outbox:
@@ -60,13 +58,13 @@ class Sent(StopEvent):
 
 class Report(Workflow[Question, Sent]):
     @step
-    async def search(self, ev: Question, library: Annotated[VectorStoreIndex, Resource(read_library)]) -> Found:
+    async def search(self, ev: Question, library: Annotated[VectorStoreIndex, Resource(read_articles)]) -> Found:
         print("  search runs")
         passages = await library.as_retriever(2).aretrieve(ev.query)
         return Found(query=ev.query, passages=[passage.text for passage in passages])
 
     @step
-    async def answer(self, ev: Found, llm: Annotated[ChatModel, Resource(model)]) -> Answered:
+    async def answer(self, ev: Found, llm: Annotated[ChatModel, Resource(choose_model)]) -> Answered:
         print("  answer runs")
         reply = await llm.chat([ChatMessage(role="user", content="\n\n".join([*ev.passages, ev.query]))])
         return Answered(text=reply.text.splitlines()[0])

@@ -13,8 +13,9 @@ import re
 from pathlib import Path
 
 from agentflow import Context, Event, StartEvent, StopEvent, Workflow, step
+from agentflow_llm.reading import sentences
 
-XQUAD = Path(__file__).parents[1] / "tests" / "fixtures" / "xquad" / "xquad-en-24-articles.json"
+ARTICLES = Path(__file__).parents[1] / "tests" / "fixtures" / "xquad" / "xquad-en-24-articles.json"
 WIDTH = 100
 
 
@@ -46,9 +47,9 @@ class Shorten(Workflow[Text, Shortened]):
         """Leave out the last clause, or the last word where there is only one clause."""
         await ctx.set("rounds", await ctx.get("rounds", default=0) + 1)
         text = ev.text.removesuffix(" ...")
-        clauses = re.split(r"(?<=[,;:.]) ", text)
+        clauses = re.split(r"(?<=[,;:]) ", text)
         left = " ".join(clauses[:-1]) if len(clauses) > 1 else text.rpartition(" ")[0]
-        return Cut(text=f"{left.rstrip(',;:.')} ...")
+        return Cut(text=f"{left.rstrip(',;:')} ...")
 
 
 class Article(Event):
@@ -77,7 +78,7 @@ class MakeDigest(Workflow[StartEvent, Digest]):
     @step
     async def read(self, ctx: Context, ev: StartEvent) -> list[Article]:
         """A fan-out: each event of the list goes its own way, and all of them at once."""
-        data = json.loads(XQUAD.read_text(encoding="utf-8"))["data"]
+        data = json.loads(ARTICLES.read_text(encoding="utf-8"))["data"]
         articles = [Article(title=a["title"], text=p["context"]) for a in data for p in a["paragraphs"][:1]]
         await ctx.set("articles", len(articles))
         return articles
@@ -85,7 +86,7 @@ class MakeDigest(Workflow[StartEvent, Digest]):
     @step
     async def triage(self, ev: Article) -> Short | Long:
         """A branch: which of the two is returned decides which step runs."""
-        first = ev.text.split(". ")[0]
+        first = next(sentences(ev.text))
         return Short(title=ev.title, text=first) if len(first) <= WIDTH else Long(title=ev.title, text=first)
 
     @step
@@ -93,8 +94,8 @@ class MakeDigest(Workflow[StartEvent, Digest]):
         return Line(title=ev.title, text=ev.text)
 
     @step(num_workers=8)
-    async def condense(self, ev: Long, shorten: Workflow[Text, Shortened] = Shorten()) -> Line:  # noqa: B008 because a slot's default is shared on purpose
-        """A workflow in a workflow: MakeDigest().add_workflows(shorten=...) puts another one here."""
+    async def condense(self, ev: Long, shorten: Workflow[Text, Shortened]) -> Line:
+        """A workflow in a workflow: `add_workflows(shorten=...)` puts one here."""
         short = await shorten.run(text=ev.text)
         return Line(title=ev.title, text=short.text)
 
@@ -106,8 +107,9 @@ class MakeDigest(Workflow[StartEvent, Digest]):
 
 
 def main() -> None:
-    digest = MakeDigest().run_sync()
-    for line in digest.lines:
+    workflow = MakeDigest()
+    workflow.add_workflows(shorten=Shorten())
+    for line in workflow.run_sync().lines:
         print(f"{line.title.replace('_', ' ')[:30]:31}{line.text}")
 
 

@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 ARTICLES = ROOT / "tests" / "fixtures" / "xquad" / "xquad-en-24-articles.json"
 QUESTIONS = ["How does a step wait for a human?", "Who found the gas that we breathe?", "How tall is the Eiffel Tower?"]
 REWRITE = "A search for this found nothing that answers it. Say it in the words that an answer would have: {query}"
-REWRITTEN = ["Who discovered oxygen?", "Eiffel Tower height", "Eiffel Tower metres"]
+REWRITTEN = ["Who discovered the element oxygen, and when?", "Eiffel Tower height", "Eiffel Tower metres"]
 
 
 class Grade(BaseModel):

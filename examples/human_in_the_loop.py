@@ -58,7 +58,7 @@ class Story(StopEvent):
     parts: list[str]
 
 
-def storyteller() -> ChatModel:
+def choose_model() -> ChatModel:
     """A model whose text is written down, so that the example runs anywhere: write OpenAI("gpt-4o-mini") instead."""
     return ScriptedModel(
         [
@@ -83,7 +83,7 @@ class WriteStory(Workflow[Beginning, Story]):
 
     @step
     async def tell(
-        self, ctx: Context, ev: Continue, llm: Annotated[ChatModel, Resource(storyteller)]
+        self, ctx: Context, ev: Continue, llm: Annotated[ChatModel, Resource(choose_model)]
     ) -> YourTurn | Story:
         parts: list[str] = await ctx.get("parts")
         prompt = PROMPT.format(story="\n".join(parts))

@@ -7,7 +7,7 @@
             JudgeEvent   ▼   └─► RerankEvent ────► rerank ─────┘
               improve_query
 
-A question is bad while it has words that the documents do not have: each round puts one right, or leaves it out.
+The model answers, and is asked which answer is best. The question's judge only knows the words of the documents.
 """
 
 import asyncio
@@ -15,35 +15,44 @@ import json
 import sys
 from difflib import get_close_matches
 from pathlib import Path
-from textwrap import shorten
 from typing import Annotated
 
+from pydantic import BaseModel, Field
+
 from agentflow import Context, Event, Resource, StartEvent, StopEvent, Workflow, step
-from agentflow_llm import ChatMessage, ChatModel, Document, HashEmbedder, OfflineModel, Passage, VectorStoreIndex
+from agentflow_llm import ChatMessage, ChatModel, Document, OfflineModel, Passage, VectorStoreIndex
 from agentflow_llm.reading import stem, stems, words
 
-XQUAD = Path(__file__).parents[1] / "tests" / "fixtures" / "xquad" / "xquad-en-24-articles.json"
-QUESTION = "Which railways serve Newcastel, and how many universitys does it have?"
+ARTICLES = Path(__file__).parents[1] / "tests" / "fixtures" / "xquad" / "xquad-en-24-articles.json"
+QUESTION = "In what year did a tropical strom cause a four day loss of power to Jaksonville?"
+
+
+class Said(BaseModel):
+    answer: str | None = Field(None, description="The answer, from the passages alone; null if they have none.")
+
+
+class Verdict(BaseModel):
+    source: str = Field(description="The number of the response that answers the question best.")
 
 
 class Library:
     def __init__(self, texts: list[str]) -> None:
-        self.index = VectorStoreIndex.from_documents([Document(text=text) for text in texts], HashEmbedder())
+        self.index = VectorStoreIndex.from_documents([Document(text) for text in texts])
         self.words = sorted({word for text in texts for word in words(text.lower())})
         self.stems = frozenset(map(stem, self.words))
 
-    async def find(self, query: str, top_k: int) -> list[Passage]:
-        return await self.index.as_retriever(top_k).aretrieve(query)
+
+def read_library() -> Library:  # your own: the texts of load("folder").documents
+    return Library([p["context"] for a in json.loads(ARTICLES.read_text("utf-8"))["data"] for p in a["paragraphs"]])
 
 
-def read_library() -> Library:
-    """Your own documents go here: the texts of load("folder").documents."""
-    articles = json.loads(XQUAD.read_text(encoding="utf-8"))["data"]
-    return Library([paragraph["context"] for article in articles for paragraph in article["paragraphs"]])
+class QueryJudge:  # your own: one that asks a model, as judge_response does
+    async def unclear_word(self, query: str, documents: Library) -> str | None:
+        return next((word for word in words(query) if not documents.stems.issuperset(stems(word))), None)
 
 
 Documents = Annotated[Library, Resource(read_library)]
-Model = Annotated[ChatModel, Resource(OfflineModel)]  # or Resource(lambda: OpenAI("gpt-4o-mini"))
+Model = Annotated[ChatModel, Resource(OfflineModel)]  # your own: Resource(lambda: OpenAI("gpt-4o-mini"))
 
 
 class Question(StartEvent):
@@ -56,7 +65,7 @@ class JudgeEvent(Event):
 
 class BadQueryEvent(Event):
     query: str
-    unknown: str
+    unclear: str
 
 
 class NaiveRAGEvent(Event):
@@ -75,73 +84,66 @@ class ResponseEvent(Event):
     query: str
     strategy: str
     text: str
-    score: float = 0
 
 
 class Answer(StopEvent):
-    """Every response, the best one first."""
-
     responses: list[ResponseEvent]
+    best: ResponseEvent | None
 
 
 class JudgeQuery(Workflow[Question, Answer]):
     @step
     async def judge_query(
-        self, ev: Question | JudgeEvent, documents: Documents
+        self, ev: Question | JudgeEvent, documents: Documents, judge: Annotated[QueryJudge, Resource(QueryJudge)]
     ) -> BadQueryEvent | list[NaiveRAGEvent | HighTopKEvent | RerankEvent]:
-        for word in words(ev.query):
-            if not documents.stems.issuperset(stems(word)):
-                return BadQueryEvent(query=ev.query, unknown=word)
+        if (unclear := await judge.unclear_word(ev.query, documents)) and unclear in words(ev.query):
+            return BadQueryEvent(query=ev.query, unclear=unclear)
         return [NaiveRAGEvent(query=ev.query), HighTopKEvent(query=ev.query), RerankEvent(query=ev.query)]
 
     @step
     async def improve_query(self, ev: BadQueryEvent, documents: Documents) -> JudgeEvent:
-        near = get_close_matches(ev.unknown.lower(), documents.words, n=1, cutoff=0.75)
-        better = ("".join(near) if word == ev.unknown else word for word in words(ev.query))
-        return JudgeEvent(query=" ".join(filter(None, better)))
+        near = "".join(get_close_matches(ev.unclear.lower(), documents.words, n=1, cutoff=0.75))
+        better = {ev.unclear: near if near != ev.unclear.lower() else ""}  # what the judge does not want is left out
+        return JudgeEvent(query=" ".join(filter(None, (better.get(word, word) for word in words(ev.query)))))
 
     @step
     async def naive_rag(self, ev: NaiveRAGEvent, documents: Documents, llm: Model) -> ResponseEvent:
-        return await respond("naive", ev.query, await documents.find(ev.query, 1), llm)
+        return await respond("naive", ev.query, await documents.index.as_retriever(1).aretrieve(ev.query), llm)
 
     @step
     async def high_top_k(self, ev: HighTopKEvent, documents: Documents, llm: Model) -> ResponseEvent:
-        return await respond("high top k", ev.query, await documents.find(ev.query, 10), llm)
+        return await respond("high top k", ev.query, await documents.index.as_retriever(10).aretrieve(ev.query), llm)
 
     @step
     async def rerank(self, ev: RerankEvent, documents: Documents, llm: Model) -> ResponseEvent:
-        found = await documents.find(ev.query, 5)
-        found.sort(key=lambda passage: support(ev.query, passage.text), reverse=True)
+        found, asked = await documents.index.as_retriever(5).aretrieve(ev.query), set(stems(ev.query))
+        found.sort(key=lambda passage: -len(asked.intersection(stems(passage.text))))
         return await respond("rerank", ev.query, found[:2], llm)
 
     @step
-    async def judge_response(self, ctx: Context, ev: ResponseEvent) -> Answer | None:
-        """The best speaks of most of the question, in the fewest words."""
+    async def judge_response(self, ctx: Context, ev: ResponseEvent, llm: Model) -> Answer | None:
         responses = ctx.collect_events(ev, {ResponseEvent: 3})
         if responses is None:
             return None
-        for response in responses:
-            response.score = support(response.query, response.text) / (1 + len(response.text) / 1000)
-        return Answer(responses=sorted(responses, key=lambda response: (-response.score, response.strategy)))
+        responses.sort(key=lambda one: (len(one.text), one.strategy))  # of equally good ones the first is the shortest
+        numbered = {str(number): one for number, one in enumerate(responses, start=1)}
+        told = "\n\n".join(f"[{number}]\n{one.text}" for number, one in numbered.items())
+        asked = ChatMessage(role="user", content=f"{told}\n\nQuestion: {ev.query}")
+        verdict = (await llm.chat([asked], output=Verdict)).output
+        return Answer(responses=responses, best=numbered.get(verdict.source) if isinstance(verdict, Verdict) else None)
 
 
 async def respond(strategy: str, query: str, passages: list[Passage], llm: ChatModel) -> ResponseEvent:
-    prompt = "\n\n".join([*(passage.text for passage in passages), query])
-    said = await llm.chat([ChatMessage(role="user", content=prompt)])
-    return ResponseEvent(query=query, strategy=strategy, text=said.text.partition("\n\n(offline")[0])
-
-
-def support(query: str, text: str) -> float:
-    """The share of the query's words that a text has."""
-    asked = set(stems(query))
-    return len(asked.intersection(stems(text))) / max(1, len(asked))
+    prompt = "\n\n".join([*(passage.text for passage in passages), f"Question: {query}"])
+    said = (await llm.chat([ChatMessage(role="user", content=prompt)], output=Said)).output
+    return ResponseEvent(query=query, strategy=strategy, text=said.answer or "" if isinstance(said, Said) else "")
 
 
 async def main(question: str) -> None:
     answer = await JudgeQuery(verbose=True).run(query=question)
     print(f"\n{answer.responses[0].query}")
     for response in answer.responses:
-        print(f"{response.score:.2f}  {response.strategy:10}  {shorten(response.text, 110)}")
+        print(f"{'best' if response == answer.best else '':5}{response.strategy:11}{response.text}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 from agentflow import Context, Event, StartEvent, StopEvent, Workflow, step
 from agentflow.testing import Recorder, record
 
-XQUAD = Path(__file__).parents[1] / "tests" / "fixtures" / "xquad" / "xquad-en-24-articles.json"
+ARTICLES = Path(__file__).parents[1] / "tests" / "fixtures" / "xquad" / "xquad-en-24-articles.json"
 TITLES = ["Normans", "Huguenot", "Oxygen", "Pharmacy", "Imperialism", "Black_Death", "Doctor_Who"]
 WIDTH = 60
 
@@ -45,7 +45,7 @@ class CountWords(Workflow[Titles, Counts]):
     async def fetch(self, ev: Fetch) -> Fetched:
         """Your own call goes here; the sleep stands for a service that takes its time. A plain `def` gets a thread."""
         await asyncio.sleep(0.02)
-        articles = json.loads(XQUAD.read_text(encoding="utf-8"))["data"]
+        articles = json.loads(ARTICLES.read_text(encoding="utf-8"))["data"]
         text = next(str(article["paragraphs"]) for article in articles if article["title"] == ev.title)
         return Fetched(title=ev.title, words=len(text.split()))
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Annotated
 
+from pydantic import BaseModel, Field
+
 from agentflow import Context, Event, Resource, StartEvent, StopEvent, Workflow, step
 from agentflow_llm import (
     ChatCall,
@@ -26,7 +28,7 @@ from agentflow_llm import (
     VectorStoreIndex,
 )
 
-XQUAD = Path(__file__).parents[1] / "tests" / "fixtures" / "xquad" / "xquad-en-24-articles.json"
+ARTICLES = Path(__file__).parents[1] / "tests" / "fixtures" / "xquad" / "xquad-en-24-articles.json"
 QUESTION = "Which river is crossed by a bridge?"
 SOURCES = {
     "history": ["Normans", "Huguenot", "Black_Death", "Yuan_dynasty", "French_and_Indian_War", "Imperialism"],
@@ -35,13 +37,19 @@ SOURCES = {
 }
 
 
-class SlowModel(OfflineModel):
-    """Takes its time, as a model elsewhere does, and counts how many ask it at once."""
+class Finding(BaseModel):
+    """What a passage says to a question."""
 
-    now = most = total = 0
+    quote: str | None = Field(None, description="What answers the question, word for word; null if nothing does.")
+
+
+class SlowModel(OfflineModel):
+    """Takes its time, as a model elsewhere does, and sees how many ask it at once."""
+
+    now = most = 0
 
     async def answer(self, call: ChatCall) -> Reply:
-        self.now, self.total = self.now + 1, self.total + 1
+        self.now += 1
         self.most = max(self.most, self.now)
         await asyncio.sleep(0.01)
         self.now -= 1
@@ -49,8 +57,7 @@ class SlowModel(OfflineModel):
 
 
 def open_sources() -> dict[str, Retriever]:
-    """Three retrievers, each over articles of its own."""
-    articles = json.loads(XQUAD.read_text(encoding="utf-8"))["data"]
+    articles = json.loads(ARTICLES.read_text(encoding="utf-8"))["data"]
     texts = {article["title"]: [paragraph["context"] for paragraph in article["paragraphs"]] for article in articles}
     return {
         source: VectorStoreIndex.from_documents(
@@ -60,9 +67,8 @@ def open_sources() -> dict[str, Retriever]:
     }
 
 
-def model() -> ChatModel:
-    """Your own goes here: RateLimited(OpenAI("gpt-4o-mini"), requests_per_minute=500, concurrency=8)."""
-    return RateLimited(OfflineModel(), concurrency=2)
+def choose_model() -> ChatModel:
+    return RateLimited(OfflineModel(), concurrency=2)  # RateLimited(OpenAI("gpt-4o-mini"), requests_per_minute=500)
 
 
 class Question(StartEvent):
@@ -85,11 +91,12 @@ class Read(Event):
 
 class Remark(Event):
     source: str
-    text: str
+    quote: str
 
 
 class Answers(StopEvent):
-    remarks: list[Remark]
+    remarks: list[Remark]  # where the passage answers
+    read: int  # how many passages there were
 
 
 class ParallelSearch(Workflow[Question, Answers]):
@@ -113,28 +120,30 @@ class ParallelSearch(Workflow[Question, Answers]):
             return None
         reads = [Read(source=one.source, passage=passage) for one in found for passage in one.passages]
         await ctx.set("expected", len(reads))
-        return reads or Answers(remarks=[])
+        return reads or Answers(remarks=[], read=0)
 
     @step(num_workers=16)
-    async def read(self, ctx: Context, ev: Read, llm: Annotated[ChatModel, Resource(model)]) -> Remark:
-        reply = await llm.chat([ChatMessage(role="user", content=f"{ev.passage}\n\n{await ctx.get('query')}")])
-        return Remark(source=ev.source, text=reply.text.partition("\n\n(offline")[0])
+    async def read(self, ctx: Context, ev: Read, llm: Annotated[ChatModel, Resource(choose_model)]) -> Remark:
+        asked = ChatMessage(role="user", content=f"{ev.passage}\n\n{await ctx.get('query')}")
+        finding = (await llm.chat([asked], output=Finding)).output
+        return Remark(source=ev.source, quote=finding.quote or "" if isinstance(finding, Finding) else "")
 
     @step
     async def merge(self, ctx: Context, ev: Remark) -> Answers | None:
         remarks = ctx.collect_events(ev, {Remark: await ctx.get("expected")})
         if remarks is None:
             return None
-        return Answers(remarks=sorted(remarks, key=lambda remark: (remark.source, remark.text)))
+        answering = [remark for remark in remarks if remark.quote]
+        return Answers(remarks=sorted(answering, key=lambda remark: (remark.source, remark.quote)), read=len(remarks))
 
 
 async def main(question: str) -> None:
     slow = SlowModel()
-    workflow = ParallelSearch(resources={model: RateLimited(slow, concurrency=2)})
+    workflow = ParallelSearch(resources={choose_model: RateLimited(slow, concurrency=2)})
     answers = await workflow.run(query=question)
     for remark in answers.remarks:
-        print(f"{remark.source:8} {shorten(remark.text, 110)}")
-    print(f"\n{slow.total} requests, never more than {slow.most} at once")
+        print(f"{remark.source:8} {shorten(remark.quote, 110)}")
+    print(f"\n{len(answers.remarks)} of {answers.read} passages speak of it; at most {slow.most} requests at once")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from agentflow import Context, Event, Resource, StartEvent, StopEvent, Workflow, step
 from agentflow_llm import ChatMessage, ChatModel, Document, OfflineModel, Retriever, ScriptedModel, VectorStoreIndex
 
-XQUAD = Path(__file__).parents[1] / "tests" / "fixtures" / "xquad" / "xquad-en-24-articles.json"
+ARTICLES = Path(__file__).parents[1] / "tests" / "fixtures" / "xquad" / "xquad-en-24-articles.json"
 QUESTION = (
     "Who discovered the gas that is given against carbon monoxide poisoning, and who first made much of it liquid?"
 )
@@ -38,7 +38,7 @@ class Plan(BaseModel):
     answer: str = ""
 
 
-def planner() -> ChatModel:
+def choose_planner() -> ChatModel:
     """Three plans as a model makes them. Write OpenAI("gpt-4o-mini") here, and they will fit your own question."""
     return ScriptedModel(
         [
@@ -49,16 +49,15 @@ def planner() -> ChatModel:
     )
 
 
-def reader() -> ChatModel:
+def choose_reader() -> ChatModel:
     return OfflineModel()  # answers the simple questions; any model will do
 
 
-def library() -> Retriever:
+def read_articles() -> Retriever:
     """Your own documents go here: VectorStoreIndex.from_documents(load("folder").documents)."""
-    articles = json.loads(XQUAD.read_text(encoding="utf-8"))["data"]
-    return VectorStoreIndex.from_documents(
-        [Document(text=paragraph["context"]) for article in articles for paragraph in article["paragraphs"]]
-    ).as_retriever(2)
+    articles = json.loads(ARTICLES.read_text(encoding="utf-8"))["data"]
+    paragraphs = [Document(paragraph["context"]) for article in articles for paragraph in article["paragraphs"]]
+    return VectorStoreIndex.from_documents(paragraphs).as_retriever(2)
 
 
 class Question(StartEvent):
@@ -87,7 +86,7 @@ class PlanQueries(Workflow[Question, Answer]):
 
     @step
     async def plan(
-        self, ctx: Context, ev: Question | Results, llm: Annotated[ChatModel, Resource(planner)]
+        self, ctx: Context, ev: Question | Results, llm: Annotated[ChatModel, Resource(choose_planner)]
     ) -> list[Item] | Answer:
         if isinstance(ev, Question):
             await ctx.set("query", ev.query)
@@ -109,8 +108,8 @@ class PlanQueries(Workflow[Question, Answer]):
         self,
         ctx: Context,
         ev: Item,
-        llm: Annotated[ChatModel, Resource(reader)],
-        retriever: Annotated[Retriever, Resource(library)],
+        llm: Annotated[ChatModel, Resource(choose_reader)],
+        retriever: Annotated[Retriever, Resource(read_articles)],
     ) -> Executed:
         ctx.write_event_to_stream(ev)
         passages = [passage.text for passage in await retriever.aretrieve(ev.query)]
@@ -128,13 +127,8 @@ class PlanQueries(Workflow[Question, Answer]):
 async def main() -> None:
     handler = PlanQueries().run(query=QUESTION)
     async for event in handler.stream_events():
-        match event:
-            case Item():
-                print(f"asked:  {event.query}")
-            case Executed():
-                print(f"found:  {event.result}")
-            case _:
-                pass
+        if isinstance(event, Item | Executed):
+            print(f"asked:  {event.query}" if isinstance(event, Item) else f"found:  {event.result}")
     print(f"answer: {(await handler).text}")
 
 

@@ -19,20 +19,19 @@ from agentflow import Context, Event, Resource, StartEvent, StopEvent, Workflow,
 from agentflow_llm import ChatMessage, ChatModel, Document, OfflineModel, VectorStoreIndex
 from agentflow_llm.reading import stems
 
-XQUAD = Path(__file__).parents[1] / "tests" / "fixtures" / "xquad" / "xquad-en-24-articles.json"
+ARTICLES = Path(__file__).parents[1] / "tests" / "fixtures" / "xquad" / "xquad-en-24-articles.json"
 QUESTION = "Which railways serve Newcastle, and how many universities does it have?"
 
 
-def read_library() -> VectorStoreIndex:
+def read_articles() -> VectorStoreIndex:
     """Your own documents go here: VectorStoreIndex.from_documents(load("folder").documents)."""
-    articles = json.loads(XQUAD.read_text(encoding="utf-8"))["data"]
-    return VectorStoreIndex.from_documents(
-        [Document(text=paragraph["context"]) for article in articles for paragraph in article["paragraphs"]]
-    )
+    articles = json.loads(ARTICLES.read_text(encoding="utf-8"))["data"]
+    paragraphs = [Document(paragraph["context"]) for article in articles for paragraph in article["paragraphs"]]
+    return VectorStoreIndex.from_documents(paragraphs)
 
 
-def model() -> ChatModel:
-    return OfflineModel()  # or OpenAI("gpt-4o-mini")
+def choose_model() -> ChatModel:
+    return OfflineModel()  # your own: OpenAI("gpt-4o-mini")
 
 
 class Question(StartEvent):
@@ -69,8 +68,8 @@ class RefineAnswer(Workflow[Question, Answer]):
     async def generate(
         self,
         ev: Question | Refine,
-        library: Annotated[VectorStoreIndex, Resource(read_library)],
-        llm: Annotated[ChatModel, Resource(model)],
+        library: Annotated[VectorStoreIndex, Resource(read_articles)],
+        llm: Annotated[ChatModel, Resource(choose_model)],
     ) -> Draft:
         """Ask the model about the next passage, and keep what it says of what the answer lacks."""
         if isinstance(ev, Refine):

@@ -21,7 +21,7 @@ from pydantic import BaseModel, Field, ValidationError
 from agentflow import Context, Event, Resource, StartEvent, StopEvent, Workflow, step
 from agentflow_llm import ChatMessage, ChatModel, ScriptedModel
 
-XQUAD = Path(__file__).parents[1] / "tests" / "fixtures" / "xquad" / "xquad-en-24-articles.json"
+ARTICLES = Path(__file__).parents[1] / "tests" / "fixtures" / "xquad" / "xquad-en-24-articles.json"
 PROMPT = """{text}
 
 Extract from this text, as one JSON object and nothing else:
@@ -44,7 +44,7 @@ class Defense(BaseModel):
     best_in_sacks: str
 
 
-def model() -> ChatModel:
+def choose_model() -> ChatModel:
     """Answers as models give them, three of them wrong, written down here: your own is OpenAI("gpt-4o-mini")."""
     return ScriptedModel(
         [
@@ -78,7 +78,9 @@ class Extract(Workflow[Text, Extraction]):
     most_attempts = 5
 
     @step
-    async def extract(self, ctx: Context, ev: Text | Invalid, llm: Annotated[ChatModel, Resource(model)]) -> Extracted:
+    async def extract(
+        self, ctx: Context, ev: Text | Invalid, llm: Annotated[ChatModel, Resource(choose_model)]
+    ) -> Extracted:
         attempts = await ctx.get("attempts", default=0) + 1
         if attempts > self.most_attempts:
             raise ValueError(f"no valid answer in {self.most_attempts} attempts")
@@ -106,7 +108,7 @@ class Extract(Workflow[Text, Extraction]):
 
 
 async def main() -> None:
-    text: str = json.loads(XQUAD.read_text(encoding="utf-8"))["data"][0]["paragraphs"][0]["context"]
+    text: str = json.loads(ARTICLES.read_text(encoding="utf-8"))["data"][0]["paragraphs"][0]["context"]
     handler = Extract().run(text=text)
     async for event in handler.stream_events():
         if isinstance(event, Invalid):

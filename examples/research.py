@@ -31,19 +31,19 @@ from agentflow import (
 from agentflow_llm import ChatMessage, ChatModel, Document, OfflineModel, Passage, VectorStoreIndex
 from agentflow_llm.reading import stems
 
-XQUAD = Path(__file__).parents[1] / "tests" / "fixtures" / "xquad" / "xquad-en-24-articles.json"
+ARTICLES = Path(__file__).parents[1] / "tests" / "fixtures" / "xquad" / "xquad-en-24-articles.json"
 QUESTION = "How was oxygen first made liquid, and by whom?"
 
 
 def read_library() -> VectorStoreIndex:
     """Your own documents go here: VectorStoreIndex.from_documents(load("folder").documents)."""
-    data = json.loads(XQUAD.read_text(encoding="utf-8"))["data"]
+    data = json.loads(ARTICLES.read_text(encoding="utf-8"))["data"]
     texts = [Document(text=p["context"], metadata={"title": a["title"]}) for a in data for p in a["paragraphs"]]
     return VectorStoreIndex.from_documents(texts)
 
 
 Library = Annotated[VectorStoreIndex, Resource(read_library)]
-Model = Annotated[ChatModel, Resource(OfflineModel)]  # or Resource(lambda: OpenAI("gpt-4o-mini"))
+Model = Annotated[ChatModel, Resource(OfflineModel)]  # your own: Resource(lambda: OpenAI("gpt-4o-mini"))
 
 
 class Question(StartEvent):
@@ -130,7 +130,7 @@ class Research(Workflow[Question, Report]):
             category=await ctx.get("category"),
             used=[source.title for source in judged if source.used],
             left_out=[source.title for source in judged if not source.used],
-            text=said.text.partition("\n\n(offline")[0],
+            text=said.text,
         )
 
 

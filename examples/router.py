@@ -2,7 +2,7 @@
 
     python examples/router.py "How many articles are there about France?"
 
-Each route is described to the model as a tool; the tool that it calls decides which event `route` returns.
+Each route is an event, which the model is shown as a tool: its fields are what the model fills in when it calls it.
 """
 
 import asyncio
@@ -16,18 +16,13 @@ from agentflow_llm import ChatMessage, ChatModel, Document, OfflineModel, Retrie
 from agentflow_llm.loading import load
 
 ROOT = Path(__file__).parents[1]
-XQUAD = ROOT / "tests" / "fixtures" / "xquad" / "xquad-en-24-articles.json"
+ARTICLES = ROOT / "tests" / "fixtures" / "xquad" / "xquad-en-24-articles.json"
 QUESTION = "Who discovered oxygen?"
-ROUTES = {
-    "encyclopedia": "Tells of people, places, history and science.",
-    "manual": "Explains how to write a workflow: events, steps, resources, retries, agents, tools, models, traces.",
-    "count": "Counts the articles and documents that there are about a subject, and names them.",
-}
 
 
 def read_articles() -> list[Document]:
     """Your own documents go here: load("folder").documents."""
-    articles = json.loads(XQUAD.read_text(encoding="utf-8"))["data"]
+    articles = json.loads(ARTICLES.read_text(encoding="utf-8"))["data"]
     return [
         Document(text=paragraph["context"], metadata={"title": article["title"].replace("_", " ")})
         for article in articles
@@ -46,11 +41,11 @@ def manual() -> Retriever:
     return VectorStoreIndex.from_documents(load(ROOT / "docs").documents, name="manual").as_retriever(2)
 
 
-def model() -> ChatModel:
-    return OfflineModel()  # or OpenAI("gpt-4o-mini")
+def choose_model() -> ChatModel:
+    return OfflineModel()  # your own: OpenAI("gpt-4o-mini")
 
 
-Model = Annotated[ChatModel, Resource(model)]
+Model = Annotated[ChatModel, Resource(choose_model)]
 
 
 class Question(StartEvent):
@@ -58,15 +53,28 @@ class Question(StartEvent):
 
 
 class ToEncyclopedia(Event):
+    """Tells of people, places, history and science."""
+
     query: str
 
 
 class ToManual(Event):
+    """Explains how to write a workflow: events, steps, resources, retries, agents, tools, models, traces."""
+
     query: str
 
 
 class ToCount(Event):
+    """Counts the articles and documents that there are about a subject, and names them."""
+
     subject: str
+
+
+ROUTES: dict[str, type[ToEncyclopedia | ToManual | ToCount]] = {
+    "encyclopedia": ToEncyclopedia,
+    "manual": ToManual,
+    "count": ToCount,
+}
 
 
 class Answer(StopEvent):
@@ -77,16 +85,13 @@ class Answer(StopEvent):
 class Router(Workflow[Question, Answer]):
     @step
     async def route(self, ev: Question, llm: Model) -> ToEncyclopedia | ToManual | ToCount:
-        schema = {"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]}
-        tools = [ToolDefinition(name=name, description=text, parameters=schema) for name, text in ROUTES.items()]
+        tools = [
+            ToolDefinition(name=name, description=event.__doc__ or "", parameters=event.model_json_schema())
+            for name, event in ROUTES.items()
+        ]
         reply = await llm.chat([ChatMessage(role="user", content=ev.query)], tools=tools, tool_choice="required")
-        match reply.message.tool_calls[0].name:
-            case "manual":
-                return ToManual(query=ev.query)
-            case "count":
-                return ToCount(subject=ev.query.rstrip("?").split()[-1])
-            case _:
-                return ToEncyclopedia(query=ev.query)
+        [call, *_] = reply.message.tool_calls
+        return ROUTES[call.name].model_validate_json(call.arguments)
 
     @step
     async def look_up(
@@ -101,14 +106,12 @@ class Router(Workflow[Question, Answer]):
     @step
     async def count(self, ev: ToCount, articles: Articles) -> Answer:
         titles = {article.metadata["title"] for article in articles if ev.subject in article.text}
-        return Answer(route="count", text=f"{len(titles)} speak of {ev.subject}: {'; '.join(sorted(titles))}")
+        return Answer(route="count", text=f"{len(titles)} with {ev.subject!r}: {'; '.join(sorted(titles))}")
 
 
 async def answer(llm: ChatModel, retriever: Retriever, query: str) -> str:
     passages = [passage.text for passage in await retriever.aretrieve(query)]
-    return (await llm.chat([ChatMessage(role="user", content="\n\n".join([*passages, query]))])).text.partition(
-        "\n\n(offline"
-    )[0]
+    return (await llm.chat([ChatMessage(role="user", content="\n\n".join([*passages, query]))])).text
 
 
 async def main(question: str) -> None:

@@ -42,12 +42,11 @@ class Database(NamedTuple):
     schema: Retriever
 
     def between(self, first: str, last: str) -> list[str]:  # the tables on the shortest way, both included
-        ways = [[first]]
-        for way in ways:  # it grows meanwhile
-            if way[-1] == last:
-                return way
-            ways += [[*way, to] for table, to in sorted(self.links) if table == way[-1] and to not in way]
-        return [last]
+        ways = new = {first: [first]}
+        while new and last not in ways:  # each round reaches the tables that are one link farther
+            new = {to: [*ways[table], to] for table, to in sorted(self.links) if table in ways and to not in ways}
+            ways = {**ways, **new}
+        return ways.get(last, [last])
 
 
 def open_shop() -> Iterator[Database]:
