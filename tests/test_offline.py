@@ -150,6 +150,11 @@ async def test_numbered_passages_are_quoted_with_their_numbers(question: str, an
     assert (await ask(NUMBERED.format(question))).text.partition("\n\n")[0] == answer
 
 
+async def test_numbered_passages_of_one_line_are_read() -> None:
+    prompt = "[1] Bolts are kept in the cellar.\n\n[2] Nuts are kept on the roof.\n\nQuestion: Where are the bolts kept?"
+    assert "Bolts are kept in the cellar. [1]" in (await ask(prompt)).text
+
+
 async def test_what_is_to_be_said_otherwise_is_said_where_nothing_can_be_filled_in() -> None:
     schema = {"type": "object", "properties": {"winner": {"type": "string"}}, "required": ["winner"]}
     refusal = (await ask(NUMBERED.format("Who won the cup?"), output=schema)).refusal

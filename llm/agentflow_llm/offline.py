@@ -362,7 +362,7 @@ def _numbered(context: str) -> tuple[list[Text], str]:
         return [], context
     ends = [*(found.start() for found in starts[1:]), len(context)]
     passages = [
-        Text(context[found.end() :][: end - found.end()] or found[2], found[1], found[2])
+        Text(context[found.end() : end].strip() or found[2], found[1], found[2])
         for found, end in zip(starts, ends, strict=True)
     ]
     return passages, context[: starts[0].start()]
