@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from .errors import WorkflowConfigurationError, WorkflowValidationError, shown, type_name
+from .errors import WorkflowConfigurationError, WorkflowValidationError, a, shown, type_name
 from .events import HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
 from .resource import Resource, check_lifetime, compile_recipe, key_of, name_of
 from .signature import WORKFLOW_ROLE
@@ -176,7 +176,7 @@ def check_slots(graph: Graph, filled: Mapping[str, object]) -> None:
             if given is inspect.Parameter.empty:
                 what = f"needs a workflow for {name!r} and has none"
             elif name in filled and not isinstance(given, slot.kind):
-                what = f"takes a {slot.kind.__name__} for {name!r}, but has {shown(given)}"
+                what = f"takes {a(slot.kind.__name__)} for {name!r}, but has {shown(given)}"
             else:
                 continue
             msg = f"step {plan.name!r} of {graph.name!r} {what}. Write: workflow.add_workflows({name}={kind}())"
@@ -191,14 +191,10 @@ def check_overrides(graph: Graph, overrides: Mapping[Any, Any], asked: Iterable[
     found = _Overridden(graph, overrides, asked)
     for factory in overrides:
         if key_of(factory) not in found.used:
-            meant = factory.factory if isinstance(factory, Resource) else factory
-            key = name_of(factory) if callable(factory) else shown(factory)
             msg = (
-                f"Workflow(resources={{{key}: ...}}): no step of {graph.name!r} uses this factory. The keys "
-                f"are the factories themselves; there are: {', '.join(sorted(found.used.values())) or 'none'}."
+                f"Workflow(resources={{{name_of(factory)}: ...}}): no step of {graph.name!r} uses this factory. The "
+                f"keys are the factories themselves; there are: {', '.join(sorted(found.used.values())) or 'none'}."
             )
-            if key_of(meant) in found.used:
-                msg += f" Write: resources={{{name_of(meant)}: ...}}"
             raise WorkflowConfigurationError(msg)
 
 

@@ -19,7 +19,7 @@ from uuid import UUID
 
 from pydantic import AliasChoices, BaseModel, RootModel
 
-from .errors import ContextSerdeError
+from .errors import ContextSerdeError, a
 from .events import Event, HumanResponseEvent, InputRequiredEvent, StopEvent
 
 if TYPE_CHECKING:
@@ -318,7 +318,7 @@ def _way_to(value: Any, holder: Any) -> str | None:
 
 def _refusal(value: Any, where: str) -> str:
     kind: type[Any] = value.__class__
-    held = f"{where} holds a {kind.__qualname__}"
+    held = f"{where} holds {a(kind.__qualname__)}"
     if isinstance(value, Event):
         return (
             f"{held}, an event that this workflow does not declare. Name it where it is used: as what a step accepts "

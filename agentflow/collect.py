@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, cast
 
-from .errors import WorkflowRuntimeError
+from .errors import WorkflowRuntimeError, a
 from .events import Event
 
 if TYPE_CHECKING:
@@ -161,7 +161,10 @@ def _oldest(lines: list[deque[_Numbered]]) -> _Numbered:
 def check_expected(kind: type, expected: object) -> None:
     """Refuse what cannot be collected."""
     if not _is_event(kind):
-        msg = f"collect_events(ev, ...): ev is a {kind.__name__}, no event. Give it the event that triggered the step."
+        msg = (
+            f"collect_events(ev, ...): ev is {a(kind.__name__)}, no event. The event that triggered the step "
+            "comes first. Write: ctx.collect_events(ev, [A, B])"
+        )
         raise WorkflowRuntimeError(msg)
     wrong: list[object] = [expected]
     if isinstance(expected, Mapping):

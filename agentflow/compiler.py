@@ -6,7 +6,7 @@ import inspect
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .checks import check_ends, check_flow, refusal, state_of
-from .errors import WorkflowValidationError
+from .errors import UnannotatedError, UnresolvedNameError, WorkflowValidationError
 from .graph import Graph, StepPlan
 from .signature import WORKFLOW_ROLE, def_line
 from .steps import declaration_of, function_behind
@@ -65,6 +65,26 @@ def collect_steps(cls: type, own: Mapping[str, StepSource]) -> dict[str, StepSou
                 del found[name]
         found.update(vars(base).get(STEPS_ROLE, {}))
     return {**found, **own}
+
+
+def check_annotated(cls: type) -> None:
+    """Refuse a step of a new class without annotations, with the signature of the step that it overrides."""
+    for name, value in vars(cls).items():
+        declaration = declaration_of(function_behind(value))
+        try:
+            if declaration is not None:
+                declaration.spec()
+        except UnresolvedNameError:
+            continue  # compiling looks again
+        except UnannotatedError as error:
+            bases = {base: declaration_of(function_behind(vars(base).get(name))) for base in cls.__mro__[1:]}
+            overridden = next(((base, its) for base, its in bases.items() if its is not None), None)
+            if overridden is None:
+                raise
+            base, its = overridden
+            before, _, _ = str(error).partition(" Write")
+            msg = f"{before} Write, as {base.__name__} does: {def_line(its.fn)}"
+            raise UnannotatedError(msg) from None
 
 
 def _check_place(cls: type, name: str, value: object, root: type) -> None:

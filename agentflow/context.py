@@ -7,20 +7,21 @@ out there. Awaitable ones are awaited by `ctx.from_thread(...)` in a plain funct
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from pydantic_core import from_json, to_json
 
 from .effects import Ledger
-from .errors import ContextSerdeError, WorkflowRuntimeError
+from .errors import ContextSerdeError, WorkflowRuntimeError, shown
 from .events import Event
 from .resource import Pool
 from .signature import CONTEXT_ROLE
 from .store import MISSING, StateT
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from .graph import StepPlan
     from .observe import Ref
@@ -32,19 +33,30 @@ E = TypeVar("E", bound=Event)
 T = TypeVar("T")
 
 
+_ENDED: dict[Any, str] = {
+    "ok": "had ended",
+    "cancelled": "was cancelled",
+    "error": "failed",
+    "timeout": "exceeded its time limit",
+    "suspended": "was put away",
+}
+"""In words, how a run ended."""
+
+
 class Context(Generic[StateT]):
     """Annotate a step's parameter with it: `ctx: Context`, or `ctx: Context[State]` for a typed state.
 
     `Context(workflow)` makes a fresh one, to be filled before a run: `workflow.run(ctx=ctx)`.
     """
 
-    __slots__ = ("_cause", "_event", "_ledger", "_plan", "_run", "_worker")
+    __slots__ = ("_cause", "_event", "_ledger", "_past", "_plan", "_run", "_worker")
 
     def __init__(self, workflow: Any) -> None:
         self._bind(workflow.__agentflow_run__(None))
 
     def _bind(self, run: Port) -> None:
         self._run = run
+        self._past = ""
         self._plan: StepPlan | None = None
         self._worker: Any = None
         self._event: Event | None = None
@@ -133,7 +145,8 @@ class Context(Generic[StateT]):
     def collect_events(
         self,
         ev: Event,
-        expected: Sequence[Callable[..., E]] | Mapping[type[E], int],  # a type is a callable, and mypy joins those
+        # a type is a callable, and mypy joins those; without a default, Python's own error would not say what to write
+        expected: Sequence[Callable[..., E]] | Mapping[type[E], int] = MISSING,
         buffer_id: str | None = None,
     ) -> list[E] | None:
         """Keep `ev` until all that is expected has come; then return it all, else None.
@@ -251,19 +264,33 @@ class Context(Generic[StateT]):
         return to_json(self.to_dict(), inf_nan_mode="constants").decode()
 
     @classmethod
-    def from_dict(cls, workflow: Any, data: Mapping[str, Any] | None) -> Context[StateT]:
+    def from_dict(cls, workflow: Any, data: Mapping[str, Any]) -> Context[StateT]:
         """What `to_dict` was given out, to be run: `workflow.run(ctx=ctx)`.
 
         A run that had not ended goes on, without a start event; after one that had ended, a new run
         starts with the old state. Raises `ContextSerdeError` where the data does not fit the workflow.
         """
+        given: object = data
+        if not isinstance(given, Mapping):
+            takes = (
+                "from_json(workflow, text)" if isinstance(given, str | bytes) else "from_dict(workflow, ctx.to_dict())"
+            )
+            msg = f"Context.from_dict(workflow, {shown(given)}): it takes a dict. Write: Context.{takes}"
+            raise ContextSerdeError(msg)
         context: Context[StateT] = cls.__new__(cls)
-        context._bind(workflow.__agentflow_run__({} if data is None else data))  # None would make a fresh one
+        context._bind(workflow.__agentflow_run__(data))
+        if data["ended"]:
+            context._past = _ENDED.get(data.get("outcome"), "had ended, or never begun")
         return context
 
     @classmethod
     def from_json(cls, workflow: Any, text: str | bytes) -> Context[StateT]:
         """As `from_dict`, from text."""
+        given: object = text
+        if not isinstance(given, str | bytes | bytearray):
+            takes = "from_dict(workflow, data)" if isinstance(given, Mapping) else "from_json(workflow, ctx.to_json())"
+            msg = f"Context.from_json(workflow, {shown(given)}): it takes a text. Write: Context.{takes}"
+            raise ContextSerdeError(msg)
         try:
             data = from_json(text)
         except ValueError as error:
@@ -273,6 +300,11 @@ class Context(Generic[StateT]):
 
 
 setattr(Context, CONTEXT_ROLE, True)
+
+
+def past_of(context: Context[Any]) -> str:
+    """How the run ended whose state a new run with this context begins with; empty where there was none."""
+    return _ENDED.get(context._run.outcome, "had ended") if context._run.over else context._past
 
 
 def context_of(run: Any, worker: Any = None) -> Context[Any]:

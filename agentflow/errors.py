@@ -6,6 +6,7 @@ What a step raises reaches the caller as it is.
 AgentflowError
 ├── WorkflowValidationError          a declaration is wrong: signature, graph, resource
 │   ├── UnresolvedNameError          an annotation names what is not defined, or not yet
+│   ├── UnannotatedError             a parameter of a step says nothing of what to pass
 │   └── WorkflowConfigurationError   a whole workflow is wrong: no start, no stop, two starts, unknown override
 ├── WorkflowRuntimeError             a run was used wrongly, or a step did what it never declared
 │   └── WorkflowStalledError         nothing can ever happen in this run again
@@ -34,6 +35,10 @@ class WorkflowValidationError(AgentflowError):
 
 class UnresolvedNameError(WorkflowValidationError):
     """An annotation names what is not defined where it stands, or not yet."""
+
+
+class UnannotatedError(WorkflowValidationError):
+    """A parameter of a step has no annotation, so nothing says what to pass."""
 
 
 class WorkflowConfigurationError(WorkflowValidationError):
@@ -73,6 +78,11 @@ _repr.maxstring = _repr.maxother = 120
 def shown(value: object) -> str:
     """A value as a message shows it: its repr, cut where it is long."""
     return _repr.repr(value)
+
+
+def a(name: str) -> str:
+    """A name with its article, by its first letter: `a Question`, `an Answer`."""
+    return f"{'an' if name[:1].lower() in {*'aeiou'} else 'a'} {name}"
 
 
 def type_name(annotation: object) -> str:

@@ -88,6 +88,12 @@ class StopEvent(Event):
 
     result: Any = None
 
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """Without the `result` of a subclass that leaves it empty: it is itself the result."""
+        for name, value in super().__repr_args__():
+            if name != "result" or value is not None or type(self) is StopEvent:
+                yield name, value
+
     if TYPE_CHECKING:
 
         def __init__(self, *, result: Any = None, **fields: Any) -> None: ...

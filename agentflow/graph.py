@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from .errors import WorkflowRuntimeError, shown, type_name
+from .errors import WorkflowRuntimeError, a, shown, type_name
 from .events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
 from .signature import def_line, is_event
 
@@ -252,7 +252,7 @@ class Graph:
         if not issubclass(kind, plan.spec.produces or ()):
             declared = " | ".join(k.__name__ for k in plan.spec.produces) or "None"
             msg = (
-                f"step {plan.name!r} returned a {kind.__name__}, but declares -> {declared}. Write: "
+                f"step {plan.name!r} returned {a(kind.__name__)}, but declares -> {declared}. Write: "
                 f"{plan.line_returning(kind)}"
             )
             raise WorkflowRuntimeError(msg)
@@ -264,12 +264,15 @@ class Graph:
         """The error for an event that nobody takes."""
         accepted = "; ".join(f"{plan.name}({' | '.join(k.__name__ for k in plan.spec.accepts)})" for plan in self.steps)
         return WorkflowRuntimeError(
-            f"{sender} sent a {kind.__name__}, which no step of {self.name!r} accepts. Its steps: {accepted}. Let one "
+            f"{sender} sent {a(kind.__name__)}, which no step of {self.name!r} accepts. Its steps: {accepted}. Let one "
             f"accept it, or name it where it is awaited: @step(waits=[{kind.__name__}])."
         )
 
-    def start_event(self, fields: dict[str, Any]) -> StartEvent:
-        """The event that starts a run with these fields. Raises with the names of those that are wrong."""
+    def start_event(self, fields: dict[str, Any], past: str = "") -> StartEvent:
+        """The event that starts a run with these fields. Raises with the names of those that are wrong.
+
+        `past` says how the run before ended, whose state this one begins with.
+        """
         try:
             return self.start(**fields)
         except ValidationError as error:
@@ -277,7 +280,13 @@ class Graph:
                 f"{'.'.join(map(str, e['loc'])) or 'the event'!r}: {e['msg']}" for e in error.errors(include_url=False)
             )
             wants = ", ".join(_parameter(name, field) for name, field in self.start.model_fields.items())
-            msg = f"{self.name}.run() cannot make a {self.start.__name__}: {wrong}. It takes {self.name}.run({wants})."
+            msg = f"{self.name}.run() cannot make {a(self.start.__name__)}: {wrong}. It takes {self.name}.run({wants})."
+            if past:
+                msg += (
+                    f" The run of this context {past}, so this is a new one, which begins with its state and needs the "
+                    "fields of a start. To go on with a run, store it before it ends: data = handler.ctx.to_dict(), "
+                    f"then {self.name}.run(ctx=Context.from_dict(workflow, data))."
+                )
             raise WorkflowRuntimeError(msg) from error
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .events import Event
     from .graph import Graph
     from .host import Host
+    from .observe import Outcome
     from .resource import Pool
     from .store import StateStore
 
@@ -29,6 +30,7 @@ class Port(Protocol):
     clock: Clock
     loop: asyncio.AbstractEventLoop
     thread: int | None
+    outcome: Outcome
     pool: Pool | None
     threads: ThreadPoolExecutor | None
 

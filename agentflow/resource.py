@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 import types
 import typing
+import warnings
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -23,10 +25,12 @@ from collections.abc import (
 )
 from dataclasses import dataclass
 from functools import partial
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
-from weakref import WeakKeyDictionary
+from weakref import ref
 
 from .errors import UnresolvedNameError, WorkflowRuntimeError, WorkflowValidationError, shown, type_name
+from .log import logger
 from .observe import Kind, Scope, current_scope, operation
 
 if TYPE_CHECKING:
@@ -139,12 +143,18 @@ class Recipe:
 class _Maker:
     """One object on its way or alive: the task that makes it and, for a generator, tears it down."""
 
-    __slots__ = ("closing", "made", "task")
+    __slots__ = ("closing", "made", "name", "task")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, name: str, loop: asyncio.AbstractEventLoop) -> None:
+        self.name = name
         self.made: asyncio.Future[Any] = loop.create_future()
         self.closing: asyncio.Future[None] = loop.create_future()
         self.task: asyncio.Task[None]
+
+
+_held: set[asyncio.Task[Any]] = set()
+"""What holds the resources of workflows, to its end: an event loop holds tasks only weakly."""
+_counting_loops = Lock()
 
 
 class Pool:
@@ -164,8 +174,11 @@ class Pool:
         maker = self._makers.get(recipe.key)
         if maker is None:
             loop = asyncio.get_running_loop()
-            maker = self._makers[recipe.key] = _Maker(loop)
+            maker = self._makers[recipe.key] = _Maker(recipe.name, loop)
             maker.task = loop.create_task(self._live(recipe, resolve, maker))
+            if recipe.scope == "workflow":
+                _held.add(maker.task)
+                maker.task.add_done_callback(_held.discard)
         return await asyncio.shield(maker.made)
 
     async def _live(self, recipe: Recipe, resolve: Callable[[Recipe], Awaitable[Any]], maker: _Maker) -> None:
@@ -224,6 +237,35 @@ class Pool:
                 errors.append(error)
         return errors
 
+    def left_behind(self) -> None:
+        """Nobody can close it any more: close it, where its event loop still goes on, and warn."""
+        makers = [maker for maker in self._makers.values() if not maker.task.done()]
+        if not makers:
+            return
+        loop = makers[0].closing.get_loop()
+        if loop.is_closed():
+            for maker in makers:
+                task: Any = maker.task
+                task._log_destroy_pending = False  # as asyncio does where it says it in better words
+                _held.discard(task)
+        else:
+            loop.call_soon_threadsafe(self._close_soon)
+        names = ", ".join(repr(maker.name) for maker in makers)
+        msg = f"a workflow is gone, and nobody had closed its resources: {names}. Write: async with flow:"
+        warnings.warn(msg, ResourceWarning, stacklevel=3)
+
+    def _close_soon(self) -> None:
+        closing = asyncio.get_running_loop().create_task(self.close())
+        _held.add(closing)
+        closing.add_done_callback(_report)
+
+
+def _report(closing: asyncio.Task[list[BaseException]]) -> None:
+    """Say how a pool was closed that nobody closed."""
+    _held.discard(closing)
+    for error in () if closing.cancelled() else closing.result():
+        logger().warning("the teardown of a resource failed", where="a workflow that is gone", exc_info=error)
+
 
 class Pools:
     """The objects that live as long as a workflow: a pool for each event loop."""
@@ -231,17 +273,26 @@ class Pools:
     __slots__ = ("_by_loop",)
 
     def __init__(self) -> None:
-        self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Pool] = WeakKeyDictionary()
+        self._by_loop: list[tuple[ref[asyncio.AbstractEventLoop], Pool]] = []
+        """Few, and no weak dictionary: that is empty already when it goes with the workflow."""
+
+    def __del__(self) -> None:
+        if not sys.is_finalizing():
+            for _, pool in self._by_loop:
+                pool.left_behind()
 
     def here(self) -> Pool:
         """That of the running event loop."""
         loop = asyncio.get_running_loop()
-        pool = self._by_loop.get(loop)
-        if pool is None:
-            for closed in [other for other in self._by_loop if other.is_closed()]:
-                del self._by_loop[closed]  # what is in it may hold on to its loop
-            pool = self._by_loop[loop] = Pool()
-        return pool
+        for known, pool in self._by_loop:
+            if known() is loop:
+                return pool
+        # what is in a pool may hold on to its loop
+        made = Pool()
+        with _counting_loops:  # others may be counted at the same time, in their threads
+            alive = [(at, pool) for at, pool in self._by_loop if (other := at()) is not None and not other.is_closed()]
+            self._by_loop = [*alive, (ref(loop), made)]
+        return made
 
 
 def _leave_run() -> None:

@@ -34,9 +34,11 @@ from .errors import (
     WorkflowRuntimeError,
     WorkflowStalledError,
     WorkflowTimeoutError,
+    a,
 )
 from .events import (
     Event,
+    HumanResponseEvent,
     InputRequiredEvent,
     StartEvent,
     StopEvent,
@@ -51,7 +53,7 @@ from .snapshot import dump
 from .stall import why_stalled
 from .stepwise import Held, Stepper
 from .stream import Ring
-from .waits import Kept, Waits
+from .waits import Kept, Waits, from_outside
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -88,6 +90,7 @@ class Run:
         "_run_id",
         "active",
         "alive",
+        "alone",
         "arrivals",
         "awaiting",
         "backlog",
@@ -182,6 +185,8 @@ class Run:
         """What it asked, for whoever answers in place of a person; None where it asks on the stream."""
         self.still: asyncio.Future[None] | None = None
         """Done when it has ended, or stands still until somebody answers."""
+        self.alone = False
+        """Is its caller one who can answer nothing? Standing still for a person is logged then, once."""
         self.orphaned = False
         """Nobody can await it any more."""
         self.deliveries = 0
@@ -202,8 +207,9 @@ class Run:
         self.outcome: Outcome = "ok"
 
     def __repr__(self) -> str:
-        ready = len(self.ready or ())
-        return f"<Run {self.graph.name} {_STATUS[self.status]}: {len(self.workers)} working, {ready} ready>"
+        does = self.stands_for() if self.status == RUNNING else ""
+        does = does or f"{len(self.workers)} working, {len(self.ready or ())} ready"
+        return f"<Run {self.graph.name} {_STATUS[self.status]}: {does}>"
 
     @property
     def run_id(self) -> str:
@@ -690,22 +696,55 @@ class Run:
 
     def fail_if_stalled(self) -> bool:
         """Fail the run if nothing of it can ever go on; True if so."""
-        if (
-            self.status != RUNNING
-            or self._working
-            or self.ready
-            or self.delayed
-            or self.children
-            or (self.stepper is not None and self.stepper.held)
-        ):
+        if self.status != RUNNING or self._goes_on:
             return False
         if self.graph.takes_human or (self.waits is not None and self.waits.hopeful()):
-            if self.still is not None and not (self.waits is not None and self.waits.limited):
-                _wake(self.still, self.loop)
+            if self.waits is None or not self.waits.limited:
+                self._stand_still()
             return False
         why = why_stalled(self.graph, self.collectors or {}, self.waits or (), self.backlog or {}, self.counts)
         self._fail_with(WorkflowStalledError(why), None, 1, None)
         return True
+
+    @property
+    def _goes_on(self) -> bool:
+        """Is anything of it under way that needs nobody from outside?"""
+        return bool(
+            self._working
+            or self.ready
+            or self.delayed
+            or self.children
+            or (self.stepper is not None and self.stepper.held)
+        )
+
+    def _stand_still(self) -> None:
+        """Nothing goes on until somebody answers: tell whoever is to hear of it."""
+        if self.still is not None:
+            _wake(self.still, self.loop)
+        run: Run | None = self
+        while run is not None:
+            if run.alone:
+                run.alone = False
+                logger().warning(
+                    f"the run of {self.graph.name!r} {self.stands_for()}, whom run_sync cannot ask. To answer it, use "
+                    "run() and handler.ctx.send_event(...)",
+                    workflow=self.graph.name,
+                    run_id=self.run_id,
+                )
+            run = run.parent
+
+    def stands_for(self) -> str:
+        """Whom it waits for, in words, with the events that would answer; empty where anything of it goes on."""
+        if self._goes_on:
+            return ""
+        kinds = [waiter.kind for waiter in self.waits or () if from_outside(self.graph, waiter.kind)]
+        kinds += [kind for kind in self.graph.accepting if issubclass(kind, HumanResponseEvent)]
+        if not kinds:
+            return ""
+        whom = "a person" if any(issubclass(kind, HumanResponseEvent) for kind in kinds) else "somebody outside"
+        asked = None if self.ring is None else self.ring.newest(InputRequiredEvent)
+        last = "" if asked is None else f"; asked last: {a(type(asked).__name__)}"
+        return f"waits for {whom} ({' or '.join(a(kind.__name__) for kind in dict.fromkeys(kinds))}{last})"
 
     # -- events ------------------------------------------------------------------------------------
 
@@ -775,10 +814,10 @@ class Run:
             return  # what a step does after the end is dropped; a StopEvent that was handed out is never an error
         if self.status < RUNNING:
             kind = type(event).__name__
-            msg = f"the run of {self.graph.name!r} has not begun: send a {kind} after workflow.run(ctx=ctx)."
+            msg = f"the run of {self.graph.name!r} has not begun: send {a(kind)} after workflow.run(ctx=ctx)."
         else:
             msg = (
-                f"the run of {self.graph.name!r} has ended, so a {type(event).__name__} cannot be sent to it. Start "
+                f"the run of {self.graph.name!r} has ended, so {a(type(event).__name__)} cannot be sent to it. Start "
                 "another with the same state: workflow.run(ctx=handler.ctx)"
             )
         raise WorkflowRuntimeError(msg)
@@ -791,7 +830,7 @@ class Run:
             raise WorkflowRuntimeError(msg)
         if not isinstance(event, plan.spec.accepts):
             accepts = ", ".join(k.__name__ for k in plan.spec.accepts)
-            msg = f"send_event(..., step={step!r}): it does not accept a {type(event).__name__}, but: {accepts}."
+            msg = f"send_event(..., step={step!r}): it does not accept {a(type(event).__name__)}, but: {accepts}."
             raise WorkflowRuntimeError(msg)
 
     def _deliver(
@@ -1047,7 +1086,7 @@ class Run:
     def _timed_out(self) -> None:
         active = sorted({worker.plan.name for worker in self.workers})
         timeout = self.host.timeout or 0.0
-        running = f"running: {', '.join(active)}" if active else "no step was running"
+        running = self.stands_for() or (f"running: {', '.join(active)}" if active else "no step was running")
         msg = f"the run of {self.graph.name!r} exceeded its time-out of {timeout:g} s; {running}"
         error = WorkflowTimeoutError(msg)
         self.end(WorkflowTimedOutEvent(timeout=timeout, active_steps=active), error, "timeout", None)

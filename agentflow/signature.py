@@ -8,7 +8,7 @@ import typing
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
 
-from .errors import UnresolvedNameError, WorkflowValidationError, type_name
+from .errors import UnannotatedError, UnresolvedNameError, WorkflowValidationError, type_name
 from .events import Event
 from .resource import Resource, check_type, compile_recipe, evaluate, marker_of
 
@@ -170,7 +170,7 @@ class _Reader:
         name, default = parameter.name, parameter.default
         if parameter.annotation is _EMPTY:
             if default is _EMPTY:
-                self._refuse_unannotated(name)
+                self._refuse_unannotated(parameter)
             self._refuse_default(name, "T", default)
             return
         hint = self._evaluate(name, parameter.annotation)
@@ -234,13 +234,26 @@ class _Reader:
             "at run time, not only under TYPE_CHECKING."
         )
 
-    def _refuse_unannotated(self, name: str) -> NoReturn:
-        if name == "self":
+    def _refuse_unannotated(self, first: inspect.Parameter) -> NoReturn:
+        """Refuse what has no annotation, from the first such parameter on."""
+        if first.name == "self":
             self._refuse(f"is a function or a static method, and takes no self. Write: {self._line(without={'self'})}")
-        line = self._line(annotate={name: "Annotated[T, Resource(make_it)]" if self._event else "MyEvent"})
-        self._refuse(
-            f"has no annotation on parameter {name!r}, so nothing says what to pass. Write, for example: {line}"
+        parameters = list(inspect.signature(self._fn).parameters.values())
+        behind = [p for p in parameters[parameters.index(first) :] if p.kind not in {p.VAR_POSITIONAL, p.VAR_KEYWORD}]
+        annotated = [p for p in behind if p.annotation is not _EMPTY]
+        has_event = self._event or any(_events_of(self._evaluate(p.name, p.annotation)) for p in annotated)
+        annotate: dict[str, str] = {}
+        for parameter in behind:
+            if parameter.annotation is _EMPTY and parameter.default is _EMPTY:
+                kind = "Context" if parameter.name in {"ctx", "context"} else "MyEvent"
+                if (has_event and kind == "MyEvent") or kind in annotate.values():
+                    kind = "Annotated[T, Resource(make_it)]"
+                annotate[parameter.name] = kind
+        msg = (
+            f"{self._where} has no annotation on parameter {first.name!r}, so nothing says what to pass. Write, for "
+            f"example: {self._line(annotate=annotate)}"
         )
+        raise UnannotatedError(msg)
 
     def _refuse_default(self, name: str, kind: str, default: object) -> None:
         if isinstance(default, Resource):

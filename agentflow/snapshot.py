@@ -123,7 +123,7 @@ def dump(run: Storable, *, without: Worker | None = None, keep: Callable[[Any], 
         "ended": not under_way,
     }
     if not under_way:
-        return data
+        return data if run.outcome == "ok" else {**data, "outcome": run.outcome}
 
     def event(value: Event, where: str) -> Any:
         return codec.encode(value, f"{where}: {type(value).__name__}", keep=keep)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from .errors import UnresolvedNameError, WorkflowValidationError, shown, type_name
+from .errors import UnannotatedError, UnresolvedNameError, WorkflowValidationError, shown, type_name
 from .retry import check_policy
 from .signature import is_event, read_signature
 
@@ -58,6 +58,10 @@ class Declaration:
             self.spec()
         except UnresolvedNameError:
             return  # compiling looks again, when every class has been defined
+        except UnannotatedError:
+            if fn.__qualname__.rpartition(".")[0].rpartition(".")[2] in {"", "<locals>"}:
+                raise
+            return  # in a class, which will know whether it overrides a step that says how
 
     def spec(self) -> StepSpec:
         """What the signature declares. Raises `WorkflowValidationError` with the corrected line."""

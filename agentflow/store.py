@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeGuard, cast
 from pydantic import BaseModel
 from typing_extensions import TypeVar
 
-from .errors import StateKeyError, WorkflowRuntimeError
+from .errors import StateKeyError, WorkflowRuntimeError, a
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -136,7 +136,7 @@ class StateStore(Generic[StateT]):
         await self._settled()
         if not isinstance(state, dict if self._model is None else self._model):
             wanted = "dict" if self._model is None else self._model.__name__
-            msg = f"the state of this workflow is a {wanted}, not {state!r}. Write set_state({wanted}(...))."
+            msg = f"the state of this workflow is {a(wanted)}, not {state!r}. Write set_state({wanted}(...))."
             raise WorkflowRuntimeError(msg)
         self._make = None
         self._state = state if self._model is not None else DictState(cast("Mapping[str, Any]", state))
@@ -260,7 +260,8 @@ def _takes(model: BaseModel, name: str) -> bool:
 
 
 def _missing(key: str, state: DictState | BaseModel) -> str:
-    names = sorted(map(str, state if isinstance(state, dict) else type(state).model_fields))
+    held = state if isinstance(state, dict) else {**type(state).model_fields, **(state.__pydantic_extra__ or {})}
+    names = sorted(map(str, held))
     return (
         f"the state has no {key!r}. It has: {names}. Give a default to read what may not be there: "
         f"get({key!r}, default=None)"

@@ -76,6 +76,11 @@ class Ring:
         offset = number - self.first
         return self._segments[offset // _SEGMENT][offset % _SEGMENT]
 
+    def newest(self, kind: type[Event]) -> Event | None:
+        """The newest event of this type that is held."""
+        held = (event for segment in reversed(self._segments) for event in reversed(segment))
+        return next((event for event in held if isinstance(event, kind)), None)
+
     def follow(self, callback: Callable[[], None]) -> None:
         """Call `callback` once, at the next event or at the end."""
         self._followers.append(callback)

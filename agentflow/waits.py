@@ -6,7 +6,7 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .errors import WorkflowRuntimeError, WorkflowTimeoutError
+from .errors import WorkflowRuntimeError, WorkflowTimeoutError, a
 from .events import HumanResponseEvent, InputRequiredEvent
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class Waits:
         if len(self.kept) >= KEPT_AT_MOST:
             msg = (
                 f"{KEPT_AT_MOST:,} events that no step of {self._run.graph.name!r} accepts are kept for a later wait, "
-                f"and a {type(event).__name__} would be one more. Does a step still await them (ctx.wait_for_event)?"
+                f"and {a(type(event).__name__)} would be one more. Does a step still await them (ctx.wait_for_event)?"
             )
             raise WorkflowRuntimeError(msg)
         self.kept = [*self.kept, Kept(event, sent)]
@@ -185,7 +185,7 @@ class Waits:
         """The error of a wait that took too long."""
         limit = "too long" if timeout is None else f"{timeout:g} s"
         what = f"step {plan.name!r} of {self._run.graph.name!r}"
-        return WorkflowTimeoutError(f"{what} waited {limit} for a {kind.__name__}, and none came")
+        return WorkflowTimeoutError(f"{what} waited {limit} for {a(kind.__name__)}, and none came")
 
 
 def from_outside(graph: Graph, kind: type[Event]) -> bool:

@@ -8,19 +8,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, ClassVar, Generic
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, cast
 
 from typing_extensions import TypeVar
 
 from .checks import check_overrides, check_slots
-from .compiler import STEPS_ROLE, StepSource, collect_steps, compile_graph
-from .errors import WorkflowConfigurationError, WorkflowRuntimeError, WorkflowValidationError, shown
+from .compiler import STEPS_ROLE, StepSource, check_annotated, collect_steps, compile_graph
+from .context import past_of
+from .errors import WorkflowConfigurationError, WorkflowRuntimeError, WorkflowValidationError, a, shown
 from .events import Event, StartEvent, StopEvent
 from .gate import Gate
 from .handler import Handler, ResultT
 from .host import Host
 from .observe import current_scope
-from .resource import Pools
+from .resource import Pools, Resource, name_of
 from .run import ENDED, NEW, RUNNING, Run
 from .signature import WORKFLOW_ROLE
 from .snapshot import load
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
     from .context import Context
     from .graph import Graph
-    from .resource import Resource
     from .steps import Declaration
 
 StartT = TypeVar("StartT", bound=StartEvent, default=StartEvent)
@@ -122,6 +122,10 @@ class Workflow(Generic[StartT, ResultT]):
         self._gate = None if num_concurrent_runs is None else Gate(num_concurrent_runs)
         self._resources = dict(resources or {})
         self._name = name
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        check_annotated(cls)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} workflow{'' if self._name is None else f' {self._name!r}'}>"
@@ -211,7 +215,7 @@ class Workflow(Generic[StartT, ResultT]):
         """
         host = self._ready() if self._host is None or self._compiled != _attached else self._host
         run = self._make_run(host, ctx)
-        event = self._start_event(host.graph, run, start_event, fields)
+        event = self._start_event(host.graph, run, ctx, start_event, fields)
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -251,7 +255,7 @@ class Workflow(Generic[StartT, ResultT]):
         return old
 
     def _start_event(
-        self, graph: Graph, run: Run, start_event: StartT | None, fields: dict[str, Any]
+        self, graph: Graph, run: Run, ctx: Context[Any] | None, start_event: StartT | None, fields: dict[str, Any]
     ) -> StartEvent | None:
         if run.restored is not None:
             if start_event is not None or fields:
@@ -263,10 +267,10 @@ class Workflow(Generic[StartT, ResultT]):
                 raise WorkflowRuntimeError(msg)
             return None
         if start_event is None:
-            return graph.start_event(fields)
+            return graph.start_event(fields, "" if ctx is None else past_of(ctx))
         if not isinstance(start_event, graph.start):
             msg = (
-                f"run(start_event={shown(start_event)}): {self.name!r} starts with a {graph.start.__name__}. Write: "
+                f"run(start_event={shown(start_event)}): {self.name!r} starts with {a(graph.start.__name__)}. Write: "
                 f"run(start_event={graph.start.__name__}(...))"
             )
             raise WorkflowRuntimeError(msg)
@@ -286,7 +290,9 @@ class Workflow(Generic[StartT, ResultT]):
         """
 
         async def main() -> ResultT:
-            return await self.run(**arguments)
+            handler = self.run(**arguments)
+            handler._run.alone = True
+            return await handler
 
         scope = current_scope.get()
         outer = None if scope is None else scope.run
@@ -367,6 +373,13 @@ def _check_options(kind: str, timeout: object, num_concurrent_runs: object, reso
         msg = (
             f"{kind}(resources={shown(resources)}): it is a mapping of factories to what replaces them. Write "
             f"{kind}(resources={{make_db: my_db}})."
+        )
+    elif wrong := [key for key in cast("Mapping[object, object]", resources or {}) if not callable(key)]:
+        meant: object = wrong[0].factory if isinstance(wrong[0], Resource) else wrong[0]
+        key = meant if isinstance(meant, str) else name_of(meant) if callable(meant) else "make_db"
+        msg = (
+            f"{kind}(resources={{{shown(wrong[0])}: ...}}): the keys are the factories themselves, and this is "
+            f"{a(type(wrong[0]).__name__)}. Write {kind}(resources={{{key}: ...}})."
         )
     elif name is not None and not (isinstance(name, str) and name):
         msg = f'{kind}(name={shown(name)}): it is a text. Write {kind}(name="my-flow"), or None for {kind!r}.'

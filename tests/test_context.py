@@ -308,7 +308,7 @@ async def test_waiting_outside_of_a_step_says_to_follow_the_stream() -> None:
 async def test_a_context_that_has_not_begun_takes_no_events() -> None:
     """The message says what to do first."""
     ctx: Context = Context(Waits())
-    with pytest.raises(WorkflowRuntimeError, match=r"has not begun: send a Answer after workflow.run\(ctx=ctx\)"):
+    with pytest.raises(WorkflowRuntimeError, match=r"has not begun: send an Answer after workflow.run\(ctx=ctx\)"):
         ctx.send_event(Answer())
 
 
@@ -328,7 +328,7 @@ async def test_a_wait_that_takes_too_long_raises_in_its_step() -> None:
     with use_clock(clock):
         handler = Impatient().run()
         await clock.advance(31)
-        assert await handler == "step 'start' of 'Impatient' waited 30 s for a Answer, and none came"
+        assert await handler == "step 'start' of 'Impatient' waited 30 s for an Answer, and none came"
 
 
 async def test_a_wait_takes_only_what_meets_its_requirements() -> None:

@@ -26,6 +26,7 @@ from agentflow_llm import (
     Document,
     DocumentError,
     HashEmbedder,
+    LLMOutputError,
     LLMServerError,
     ModelReranker,
     OfflineModel,
@@ -448,21 +449,35 @@ async def test_time_that_is_over_stops_the_model() -> None:
     assert (result.stopped_by, result.output, result.found) == ("seconds", "", False)
 
 
-async def test_time_that_is_over_stops_the_search() -> None:
-    searching = asyncio.Event()
+@pytest.mark.parametrize("slow", ["model", "finder", "reranker"])
+async def test_time_that_is_over_stops_whatever_is_at_work(slow: str) -> None:
+    working = asyncio.Event()
 
-    class Slow(Finder):
-        async def aretrieve(self, query: str) -> list[Passage]:
-            searching.set()
-            await asyncio.Event().wait()
-            return await super().aretrieve(query)
+    async def work(*_: Any, **__: Any) -> Any:
+        working.set()
+        await asyncio.Event().wait()
 
+    class Busy(Finder, BaseReranker):
+        def __init__(self) -> None:
+            Finder.__init__(self, [passage("a"), passage("b")])
+            BaseReranker.__init__(self, "busy")
+
+        async def order(self, query: str, passages: Any, seen: Any) -> list[Passage]:
+            return list(await work())
+
+    busy, model = Busy(), ScriptedModel([])
+    if slow == "model":
+        model.answer = work  # type: ignore[method-assign] # because it never answers
+    if slow == "finder":
+        busy.aretrieve = work  # type: ignore[method-assign] # because it never finds anything
+    history = [ChatMessage(role="user", content="Cows?")] if slow == "model" else None
     with use_clock(FakeClock()) as clock:
-        handler = RAGAgent(Slow(), ScriptedModel([]), budget=Budget(seconds=3)).run(ASKED)
-        await searching.wait()
+        handler = RAGAgent(busy, model, reranker=busy, budget=Budget(seconds=3)).run(ASKED, history=history)
+        await working.wait()
         await clock.advance(3)
         result = await handler
-    assert (result.stopped_by, result.output, result.found) == ("seconds", "", False)
+    assert (result.stopped_by, result.output, result.found, result.passages) == ("seconds", "", False, [])
+    assert result.queries == ([] if slow == "model" else [ASKED])
 
 
 @pytest.mark.parametrize("said", ["no JSON", LLMServerError("it is down")])
@@ -501,6 +516,19 @@ async def test_output_that_is_not_valid_is_repaired() -> None:
         _, text = await stream_of(handler)
     assert (await handler).found
     assert text == Sleep(animal="cat", told=GOOD).model_dump_json()
+
+
+async def test_output_that_is_not_valid_twice_is_an_error() -> None:
+    with ScriptedModel(["no JSON", "no JSON"]) as model, pytest.raises(LLMOutputError):
+        await RAGAgent(FARM, model, output=Sleep).run(ASKED)
+
+
+async def test_reranker_whose_model_cannot_be_read_keeps_the_order_and_is_counted() -> None:
+    judge = ScriptedModel(["no JSON"] * 2)
+    with ScriptedModel([]) as model, judge:
+        agent = RAGAgent(FARM, model, reranker=ModelReranker(judge), budget=Budget(turns=1))
+        result = await agent.run("cat day cows")
+    assert (result.stopped_by, [p.id for p in result.passages]) == ("turns", ["cows.md:1", "cats.md:1"])
 
 
 async def test_text_comes_in_pieces_where_somebody_follows_and_queries_are_no_text() -> None:
@@ -667,6 +695,8 @@ def test_documents_that_are_not_there_are_refused_when_it_is_made() -> None:
         RAGAgent([])
     with pytest.raises(DocumentsError, match=r'Write "." for the folder you are in'):
         RAGAgent("")
+    with pytest.raises(DocumentsError, match=r"is no Document, file or folder. A model is given as llm="):
+        RAGAgent(OfflineModel())  # type: ignore[arg-type] # because it is wrong
     with pytest.raises(DocumentError, match=r"two documents have the id 'cats\.md'"):
         RAGAgent([*FARM, Document("Dogs bark.", "cats.md")])
     with pytest.raises(DocumentError, match="no embed"):

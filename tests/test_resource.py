@@ -1207,6 +1207,16 @@ async def test_resources_that_were_asked_for_leave_nothing_behind() -> None:
     assert [ref() for ref in refs] == [None] * 3
 
 
+async def _run_and_drop(make: Callable[[], Workflow]) -> None:
+    await make().run()
+    gc.collect()
+
+
+async def _settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
 async def test_what_a_workflow_leaves_open_is_torn_down_with_a_warning_when_it_is_gone() -> None:
     """In the order in which its closing does it."""
     log = Log()
@@ -1226,12 +1236,10 @@ async def test_what_a_workflow_leaves_open_is_torn_down_with_a_warning_when_it_i
 
         return Two()
 
-    await make().run()
     with pytest.warns(ResourceWarning, match=r"nobody had closed its resources: .*, .*\. Write: async with flow:$"):
-        gc.collect()
+        await _run_and_drop(make)
     assert log == ["open first", "open second"]
-    while len(log) < 4:
-        await asyncio.sleep(0)
+    await _settle()
     assert log[2:] == ["close second", "close first"]
 
 
@@ -1242,11 +1250,9 @@ async def test_a_teardown_that_fails_when_the_workflow_is_gone_is_logged(caplog:
         yield "bad"
         raise ConnectionError
 
-    await using(bad, scope="workflow")().run()
     with pytest.warns(ResourceWarning, match="bad"):
-        gc.collect()
-    while not caplog.records:
-        await asyncio.sleep(0)
+        await _run_and_drop(using(bad, scope="workflow"))
+    await _settle()
     assert [record.message for record in caplog.records] == ["the teardown of a resource failed"]
     assert caplog.records[0].exc_info
     assert caplog.records[0].exc_info[0] is ConnectionError
@@ -1255,14 +1261,17 @@ async def test_a_teardown_that_fails_when_the_workflow_is_gone_is_logged(caplog:
 def test_what_a_workflow_leaves_open_in_a_loop_that_is_closed_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     """By us, and not by asyncio as a task that was destroyed."""
     log = Log()
-    loop = asyncio.new_event_loop()
-    flow = using(log.opening("it"), scope="workflow")()
-    loop.run_until_complete(flow_result(flow))
-    loop.close()
+
+    def run_and_drop() -> None:
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(flow_result(using(log.opening("it"), scope="workflow")()))
+        loop.close()
+        del loop
+        gc.collect()
+
     with pytest.warns(ResourceWarning, match=r"Write: async with flow:$"):
-        del flow, loop
-        gc.collect()
-        gc.collect()
+        run_and_drop()
+    gc.collect()
     assert not caplog.records
 
 

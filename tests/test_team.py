@@ -568,3 +568,52 @@ def test_every_conversation_is_whole_however_a_run_goes_and_ends(
         await staff.check(await again)
 
     asyncio.run(scenario())
+
+
+class Stuck(ChatMemory):
+    """Never has what it is given at the `last` time."""
+
+    def __init__(self, last: int) -> None:
+        super().__init__()
+        self.left = last
+        self.reached = asyncio.Event()
+
+    async def put(self, messages: Sequence[ChatMessage]) -> None:
+        self.left -= 1
+        if not self.left:
+            self.reached.set()
+            await asyncio.Event().wait()
+        await super().put(messages)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+async def test_a_team_that_is_stored_while_its_memory_is_given_a_turn_does_nothing_twice(nested: bool) -> None:  # noqa: FBT001 because it is a parameter of the test
+    looked = 0
+
+    def look() -> str:
+        """Look around."""
+        nonlocal looked
+        looked += 1
+        return "seen"
+
+    def team(memory: ChatMemory) -> Team:
+        one = agent("one", [call("c1", "look"), over("two")], [look])
+        two = agent("two", [call("c2", "look"), City(name="Graz")], [look], output=City)
+        last = Team([two], name="two", description="Two.") if nested else two
+        return Team([one, last], memory=memory)
+
+    stored = ""
+    for last in (1, 2):
+        memory = Stuck(last)
+        going = team(memory)
+        handler = going.run("x") if not stored else going.run(ctx=Context.from_json(going, stored))
+        await memory.reached.wait()
+        stored = handler.ctx.to_json()
+        await handler.cancel_run()
+        with pytest.raises(WorkflowCancelledByUser):
+            await handler
+    whole = ChatMemory()
+    going = team(whole)
+    result = await going.run(ctx=Context.from_json(going, stored))
+    assert (looked, result.output) == (2, City(name="Graz"))
+    assert (await whole.aget())[-len(result.messages) :] == result.messages[-len(await whole.aget()) :]

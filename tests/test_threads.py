@@ -1,10 +1,12 @@
 """Threads of plain tools: enough of them, used again, and nobody waits for those that were left behind."""
 
 import asyncio
+import gc
 import logging
 import subprocess
 import sys
 import threading
+import weakref
 from typing import Any
 
 import pytest
@@ -39,7 +41,7 @@ class Gate:
 
     async def holds(self, number: int) -> None:
         def wait() -> bool:
-            return all([self._arrivals.acquire(timeout=30) for _ in range(number)])
+            return all(self._arrivals.acquire(timeout=30) for _ in range(number))
 
         assert await asyncio.to_thread(wait)
 
@@ -124,6 +126,29 @@ def test_thread_that_outlives_its_event_loop_says_nothing(caplog: pytest.LogCapt
     thread.join(10)
     assert not thread.is_alive()
     assert [found for found in caplog.records if found.levelno >= logging.WARNING] == []
+
+
+async def test_error_of_a_thread_is_let_go_with_its_call() -> None:
+    class Broken(Exception):  # noqa: N818 because it is none that anyone sees
+        pass
+
+    raised: list[weakref.ref[Broken]] = []
+
+    def fail() -> None:
+        error = Broken()
+        raised.append(weakref.ref(error))
+        try:
+            raise error
+        finally:
+            del error
+
+    gc.disable()
+    try:
+        await Toolbox([fail]).execute("c1", "fail", "{}")
+        await asyncio.sleep(0)
+        assert raised[0]() is None
+    finally:
+        gc.enable()
 
 
 async def test_impatient_cancelling_leaves_the_turn_with_the_thread() -> None:

@@ -464,6 +464,13 @@ def test_schema_of_something_else_is_refused(schema: Any) -> None:
         Tool.of_schema("ping", "", schema, forecast)
 
 
+def test_callee_that_cannot_be_called_is_refused() -> None:
+    with pytest.raises(
+        AgentConfigurationError, match="tool 'ping': call='x': it must be an async function of one dict"
+    ):
+        Tool.of_schema("ping", "", {}, "x")  # type: ignore[arg-type]  # because that is the mistake
+
+
 # ------------------------------------------------------------------------------------------------- what a model hears
 
 
@@ -511,7 +518,8 @@ async def test_tool_that_raises_what_ends_a_generator_has_failed(is_async: bool)
         raise GeneratorExit
 
     function = raising(GeneratorExit()) if is_async else stop
-    assert await told(function) == ("error", "The tool failed: GeneratorExit")
+    outcome, text = await told(function)
+    assert (outcome, text.rpartition(" ")[2]) == ("error", "GeneratorExit")
     agent = FunctionAgent([Tool(function, name="work")], ScriptedModel([call("work"), "It does not work."]))
     assert str(await agent.run("Work.")) == "It does not work."
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -24,6 +25,8 @@ from agentflow_llm import (
     Usage,
 )
 from agentflow_llm.messages import AnyPart
+from agentflow_llm.responses_wire import render_input
+from agentflow_llm.responses_wire import render_request as render_responses
 from agentflow_llm.serving import chat_body, read_request
 from agentflow_llm.wire import read_reply, read_usage, render_messages, render_request
 
@@ -321,6 +324,56 @@ def test_any_body_is_a_reply_or_none(body: dict[str, Any], usage: Any) -> None:
         return
     assert len({call.id for call in got.tool_calls}) == len(got.tool_calls)
     json.dumps(render_messages([got.message]))
+
+
+def called(name: str, ident: str) -> list[ChatMessage]:
+    call = ToolCallPart(id=ident, name=name, arguments="{}")
+    result = ToolResultPart(call_id=ident, name=name, content="one")
+    return [ChatMessage(role="assistant", content=(call,)), ChatMessage(role="tool", content=(result,))]
+
+
+@pytest.mark.parametrize(
+    ("name", "sent"),
+    [
+        ("search", "search"),
+        ("multi_tool_use.parallel", "multi_tool_use_parallel"),
+        ("functions.look up", "functions_look_up"),
+        ("", "unknown"),
+        ("n" * 65, "n" * 64),
+        ("suche\udcff", "suche_"),
+        ("maths.add", "maths.add"),
+    ],
+)
+def test_servers_take_back_what_models_call_tools(name: str, sent: str) -> None:
+    call = ChatCall("p", "m", called(name, "c1"), [ToolDefinition(name="maths.add")])
+    (calls, _) = render_request(call)["messages"]
+    assert calls["tool_calls"][0]["function"]["name"] == sent
+    (item, _) = render_responses(call, store=False)["input"]
+    assert item["name"] == sent
+
+
+def test_servers_take_back_the_ids_that_others_made() -> None:
+    longest, long, other = "c" * 40, "c" * 64, "d" * 65
+    short = render_messages([m for ident in (longest, long, other, "\udcff") for m in called("search", ident)])
+    calls = [message["tool_calls"][0]["id"] for message in short[::2]]
+    assert calls == [message["tool_call_id"] for message in short[1::2]]
+    assert calls[0] == longest
+    assert len(set(calls)) == 4
+    assert all(re.fullmatch("call_[0-9a-f]{32}", ident) for ident in calls[1:])
+    items = render_input([m for ident in (longest, long, other) for m in called("search", ident)])
+    assert [item["call_id"] for item in items] == [longest] * 2 + [long] * 2 + [calls[2]] * 2
+
+
+def test_an_id_that_holds_what_a_call_is_signed_with_stays_as_it_is() -> None:
+    ident = f"call_1__thought__{'x' * 100}"
+    assert [m.get("tool_call_id") for m in render_messages(called("search", ident))] == [None, ident]
+
+
+def test_a_signature_goes_with_its_call_where_the_id_is_too_long() -> None:
+    ident = "c" * 100
+    signed = (ReasoningPart(text="", id=ident, encrypted="s1"), ToolCallPart(id=ident, name="n", arguments="{}"))
+    (message,) = render_messages([ChatMessage(role="assistant", content=signed)], "gcp.gemini")
+    assert message["tool_calls"][0]["extra_content"] == {"google": {"thought_signature": "s1"}}
 
 
 def test_server_s_side_says_the_same() -> None:

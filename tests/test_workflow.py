@@ -351,7 +351,7 @@ def test_an_override_without_annotations_is_shown_those_of_the_step_that_it_over
 
     with pytest.raises(WorkflowValidationError) as caught:
 
-        class Over(Between):
+        class Over(Between):  # pyright: ignore[reportUnusedClass]  # making it is what fails
             @step
             async def first(self, ctx, ev): ...  # type: ignore[no-untyped-def, override]  # noqa: ANN001, ANN202 because it is the mistake under test
 
@@ -366,7 +366,7 @@ def test_a_step_without_annotations_that_overrides_none_is_shown_what_it_may_be(
     """Of the class whose step it is."""
     with pytest.raises(WorkflowValidationError) as caught:
 
-        class Own(Base):
+        class Own(Base):  # pyright: ignore[reportUnusedClass]  # making it is what fails
             @step
             async def other(self, ctx, ev): ...  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 because it is the mistake under test
 

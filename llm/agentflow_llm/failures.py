@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from agentflow.clock import current_clock
 
@@ -226,7 +226,7 @@ def _innermost(error: BaseException) -> str:
     while inner is not None and id(inner) not in seen:
         seen.add(id(inner))
         if isinstance(inner, BaseExceptionGroup):  # one for each address of the host
-            inner = inner.exceptions[0]
+            inner = cast("BaseExceptionGroup[BaseException]", inner).exceptions[0]
         said = str(inner) or said
         inner = inner.__cause__ or _behind(inner)
     return said.rstrip(".")
