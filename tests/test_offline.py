@@ -151,7 +151,9 @@ async def test_numbered_passages_are_quoted_with_their_numbers(question: str, an
 
 
 async def test_numbered_passages_of_one_line_are_read() -> None:
-    prompt = "[1] Bolts are kept in the cellar.\n\n[2] Nuts are kept on the roof.\n\nQuestion: Where are the bolts kept?"
+    prompt = (
+        "[1] Bolts are kept in the cellar.\n\n[2] Nuts are kept on the roof.\n\nQuestion: Where are the bolts kept?"
+    )
     assert "Bolts are kept in the cellar. [1]" in (await ask(prompt)).text
 
 
