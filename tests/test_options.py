@@ -40,13 +40,13 @@ def test_an_unknown_option_is_refused(option: dict[str, Any], said: str) -> None
 )
 def test_an_unknown_option_of_a_run_is_refused(kind: type[FunctionAgent], given: dict[str, Any], said: str) -> None:
     with pytest.raises(AgentConfigurationError, match=re.escape(said)):
-        kind(llm=ScriptedModel([])).run(**given)
+        _ = kind(llm=ScriptedModel([])).run(**given)
 
 
 @pytest.mark.parametrize("query", [[ChatMessage(role="user", content="x")], ChatMessage(role="user", content="x"), 3])
 def test_a_question_is_a_text(query: Any) -> None:
     with pytest.raises(AgentConfigurationError, match=r"it must be a text\. What was said before goes into history="):
-        FunctionAgent(llm=ScriptedModel([])).run(query)
+        _ = FunctionAgent(llm=ScriptedModel([])).run(query)
 
 
 def test_a_misspelt_prompt_of_a_subclass_is_refused() -> None:

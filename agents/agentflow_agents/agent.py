@@ -266,29 +266,33 @@ class Agent(Workflow[AgentInput, AgentResult[OutputT]], Generic[OutputT]):
         self, ctx: Context[Any], accounts: Accounts, llm: ChatModel, messages: Sequence[ChatMessage]
     ) -> Reply | None:
         """Ask once more, at a limit. None where nothing comes: what there is so far is worth more than the error."""
+        why = "it took too long"
         try:
-            return await self.asked(ctx, accounts, llm, messages)
+            reply = await accounts.in_time(self.asked(ctx, accounts, llm, messages), last=True)
         except (LLMError, UnreadableReplyError) as error:
-            reply: Reply | None = getattr(error, "reply", None)
-            if reply is None:
-                logger().warning(f"{self.name!r} has no last answer: {error}")
-            return reply
+            reply, why = getattr(error, "reply", None), str(error)
+        if reply is None:
+            logger().warning(f"{self.name!r} has no last answer: {why}")
+        return reply
 
-    def limit(self, accounts: Accounts, turns: int, *, tool_calls: bool = False) -> Limit | None:
+    def limit_reached(self, accounts: Accounts, turns: int, *, tool_calls: bool = False) -> Limit | None:
         """The limit that was reached; `turns` is how often the agent has called its model."""
         own: Limit | None = "turns" if self.budget.turns is None and turns >= OWN_TURNS else None
         return accounts.exceeded(tool_calls=tool_calls) or own
 
-    async def bounded(self, accounts: Accounts, turns: int, work: Coroutine[Any, Any, T]) -> T | Finished:
-        """Await it; where a limit was reached, or the time is over before it ends, the run is to be finished."""
-        limit = self.limit(accounts, turns)
+    async def bounded(self, accounts: Accounts, work: Coroutine[Any, Any, T], turns: int | None = None) -> T | Finished:
+        """Await it; where a limit was reached, or the time is over before it ends, the run is to be finished.
+
+        - `turns`: how often the agent has called its model; by default, how often the run called any.
+        """
+        limit = self.limit_reached(accounts, accounts.own.spending.turns if turns is None else turns)
         if limit is not None:
             work.close()
             return Finished(stopped_by=limit)
         done = await accounts.in_time(work)
         return Finished(stopped_by="seconds") if done is None else done
 
-    async def begin(
+    async def begin_talk(
         self, talk: Conversation, ev: AgentInput, memory: Memory | None, system: ChatMessage | None
     ) -> None:
         """Put the question behind what was said before."""
@@ -297,7 +301,7 @@ class Agent(Workflow[AgentInput, AgentResult[OutputT]], Generic[OutputT]):
             history = await memory.aget(ev.query)
         talk.begin(ev.query, system=system, history=history)
 
-    async def enter(self, talk: Conversation, turn: list[ChatMessage], memory: Memory | None) -> None:
+    async def enter_turn(self, talk: Conversation, turn: list[ChatMessage], memory: Memory | None) -> None:
         """Let a turn enter the memory as a whole, and then the conversation."""
         if memory is not None:
             await memory.aput(*talk.messages[talk.kept :], *turn)

@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 OWN_TURNS = 20
 """How often an agent calls its model in a run at most, where its budget does not say."""
+_LAST_ANSWER = 5.0
+"""So many seconds a last answer may take at least."""
 _COUNTS = {"turns", "tokens", "tool_calls"}
 _COUNTING = Lock()
 """Agents that a tool runs in a thread spend from the budget of the run that called it."""
@@ -43,7 +45,8 @@ class Budget:
     - `seconds`: since the run began, without the time in which it waits for approvals. A model or a tool that is at
       work when they are over is stopped.
     - `tool_calls`: calls beyond it are skipped.
-    - `last_answer`: at the limit, ask the model once more, without tools, to answer from what it has.
+    - `last_answer`: at the limit, ask the model once more, without tools, to answer from what it has. With `seconds`,
+      it is stopped when as many again are over, but not before it had 5.
     - `raises`: at the limit, raise `BudgetExceededError`, which has the partial result, instead of returning that.
 
     A limit is looked at before and after each call of the model: the call that crosses it is not undone. Raises
@@ -74,6 +77,39 @@ class Budget:
                 )
 
 
+@dataclass
+class Counted:
+    """Seconds, as they are stored."""
+
+    seconds: float = 0.0
+
+
+class Stopwatch(Counted):
+    """Counts seconds while it runs. Whoever stores it stores those up to then; what is restored does not run."""
+
+    _stood: tuple[float, float | None] = 0.0, None
+    """Seconds, and when they were that; None while it does not run."""
+
+    @property
+    def seconds(self) -> float:
+        """Those that it has run."""
+        seconds, at = self._stood
+        return seconds if at is None else seconds + max(0.0, current_clock().monotonic() - at)
+
+    @seconds.setter
+    def seconds(self, seconds: float) -> None:
+        self._stood = seconds, None
+
+    def start(self) -> None:
+        """Let it run, if it does not."""
+        if self._stood[1] is None:
+            self._stood = self._stood[0], current_clock().monotonic()
+
+    def stop(self) -> None:
+        """Let it stand."""
+        self.seconds = self.seconds
+
+
 class Spending(BaseModel):
     """What a run has spent so far, its children included. It is part of the run's state."""
 
@@ -85,11 +121,9 @@ class Spending(BaseModel):
     usage: Usage = Field(default_factory=Usage)
     unpriced: str = ""
     """A model whose price is unknown."""
-    seconds: float = 0.0
-    """Until the clock was looked at last."""
+    watch: Stopwatch = Field(default_factory=Stopwatch)
     waits: int = 0
     """How many approvals are waited for: the clock stands meanwhile."""
-    _since: float | None = PrivateAttr(default=None)
     _estimator: TokenEstimator | None = PrivateAttr(default=None)
 
     def estimator(self) -> TokenEstimator:
@@ -102,16 +136,12 @@ class Spending(BaseModel):
         """Seconds that have passed; the clock starts when it is first looked at."""
         with _COUNTING:
             if not self.waits:
-                now = current_clock().monotonic()
-                if self._since is not None:
-                    self.seconds += now - self._since
-                self._since = now
-            return self.seconds
+                self.watch.start()
+            return self.watch.seconds
 
     def stop_clock(self) -> None:
         """An approval is waited for."""
-        self.elapsed()
-        self._since = None
+        self.watch.stop()
         self.waits += 1
 
     def start_clock(self) -> None:
@@ -172,9 +202,14 @@ class Accounts:
                 return limit
         return None
 
-    async def in_time(self, work: Coroutine[Any, Any, T]) -> T | None:
-        """Await it; None where the seconds are over before it ends: then it is cancelled."""
-        seconds = self.seconds_left()
+    async def in_time(self, work: Coroutine[Any, Any, T], *, last: bool = False) -> T | None:
+        """Await it; None where the seconds are over before it ends: then it is cancelled.
+
+        `last`: it is the last answer, which is asked for when they may be over, and has as many again.
+        """
+        seconds = self.seconds_left(2) if last else self.seconds_left()
+        if last and seconds is not None:
+            seconds = max(seconds, _LAST_ANSWER)
         if seconds is None:
             return await work
         limit = current_clock().timeout(seconds)
@@ -186,10 +221,10 @@ class Accounts:
                 raise
             return None
 
-    def seconds_left(self) -> float | None:
-        """How long what begins now may take; None for no limit."""
+    def seconds_left(self, times: int = 1) -> float | None:
+        """How long what begins now may take, with so many times the seconds of each budget; None for no limit."""
         left = [
-            account.budget.seconds - account.spending.elapsed()
+            times * account.budget.seconds - account.spending.elapsed()
             for account in self.all
             if account.budget.seconds is not None
         ]

@@ -115,7 +115,7 @@ class FunctionAgent(Agent[OutputT]):
         """Put the question behind what was said before."""
         state = state_of(ctx)
         talk, state.spending, state.children, state.asked = state.conversation, Spending(), {}, {}
-        await self.begin(talk, ev, memory, self._system)
+        await self.begin_talk(talk, ev, memory, self._system)
         talk.handoffs = ev.handoffs
         state.spending.elapsed()
         return Turn(number=1)
@@ -131,7 +131,7 @@ class FunctionAgent(Agent[OutputT]):
             return await self._corrected(talk, memory)
         request = self.asked(ctx, accounts, llm, talk.messages, self.tools_of(talk, tools).definitions)
         try:
-            reply = await self.bounded(accounts, ev.number - 1, request)
+            reply = await self.bounded(accounts, request, ev.number - 1)
         except (LLMOutputError, UnreadableReplyError) as error:
             if error.reply is None or talk.corrections >= _CORRECTIONS:
                 raise
@@ -145,7 +145,7 @@ class FunctionAgent(Agent[OutputT]):
             return Finished(stopped_by="answer")
         for call in calls:
             ctx.write_event_to_stream(call)
-        limit = self.limit(accounts, ev.number, tool_calls=True)
+        limit = self.limit_reached(accounts, ev.number, tool_calls=True)
         return calls if limit is None else Finished(stopped_by=limit)
 
     @step(num_workers=8)
@@ -229,7 +229,7 @@ class FunctionAgent(Agent[OutputT]):
         if direct is not None and talk.handoff is None:
             ctx.write_event_to_stream(TextDelta(text=direct, agent=self.name))
             turn.append(ChatMessage(role="assistant", content=direct, id=f"{talk.pending.id}_direct"))
-        await self.enter(talk, turn, memory)
+        await self.enter_turn(talk, turn, memory)
         if talk.handoff is not None:
             return Finished(stopped_by="handoff")
         return Turn(number=talk.turns + 1) if direct is None else Finished(stopped_by="tool")
@@ -244,11 +244,11 @@ class FunctionAgent(Agent[OutputT]):
         if talk.pending is not None:
             told = self.prompt("skipped", limit=ev.stopped_by)
             skipped = [self._told(ctx, call, told, "skipped").part() for call in talk.pending.tool_calls]
-            await self.enter(talk, talk.turn(skipped), memory)
+            await self.enter_turn(talk, talk.turn(skipped), memory)
         limited = ev.stopped_by not in {"answer", "tool", "handoff"}
         if limited and self.budget.last_answer:
             talk.entering = talk.entering or await self._last_answer(ctx, talk, accounts, llm, ev.stopped_by)
-            await self.enter(talk, talk.entering, memory)
+            await self.enter_turn(talk, talk.entering, memory)
         result = AgentResult[OutputT](
             output=self.read_output(talk.said),
             messages=talk.messages[talk.before :],
@@ -285,5 +285,5 @@ class FunctionAgent(Agent[OutputT]):
 
     async def _corrected(self, talk: Conversation, memory: Memory | None) -> Turn:
         """Let what the model was told of its form enter the conversation; it is its turn again."""
-        await self.enter(talk, talk.entering, memory)
+        await self.enter_turn(talk, talk.entering, memory)
         return Turn(number=talk.turns + 1)

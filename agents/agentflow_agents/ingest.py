@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field
 from agentflow import Context, Event, Resource, StartEvent, StopEvent, Workflow, step
 from agentflow.errors import shown
 from agentflow_llm import (
+    ChatModel,
     ContentFilterError,
     ContextLengthError,
     Document,
@@ -316,8 +317,11 @@ def _prefix(prefix: object) -> str:
 
 
 def _path(path: object) -> Path:
-    if not isinstance(path, str | Path) or not str(path).strip():
-        raise DocumentsError(f'{shown(path)} is no Document, file or folder. Write "." for the folder you are in.')
+    if isinstance(path, str) and not path.strip():
+        raise DocumentsError(f'{path!r} is no file or folder. Write "." for the folder you are in.')
+    if not isinstance(path, str | Path):
+        line = " A model is given as llm=." if isinstance(path, ChatModel) else ""
+        raise DocumentsError(f"{shown(path)} is no Document, file or folder.{line}")
     found = Path(path).expanduser()
     try:
         found.stat()

@@ -174,13 +174,18 @@ def _check_reranker(kind: str, reranker: object) -> None:
 
 
 def _passages(of: object, given: object) -> list[Passage]:
-    passages = list(cast("Iterable[object]", given)) if isinstance(given, Iterable) else None
-    if passages is None or not all(isinstance(passage, Passage) for passage in passages):
+    many = _items(given)
+    passages = [passage for passage in many if isinstance(passage, Passage)]
+    if len(passages) < len(many):
         raise DocumentsError(
             f"{shown(of)} gave {shown(given)}. Return a list of Passage(id, text, score, metadata); an empty one where "
             "there is none."
         )
-    return cast("list[Passage]", passages)
+    return passages
+
+
+def _items(given: object) -> list[object]:
+    return list(cast("Iterable[object]", given)) if isinstance(given, Iterable) else [given]
 
 
 class Counted:

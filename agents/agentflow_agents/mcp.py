@@ -9,7 +9,7 @@ from collections.abc import Collection
 from difflib import get_close_matches
 from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from pydantic import ValidationError
 
@@ -77,9 +77,9 @@ class MCPTools:
             raise AgentConfigurationError(
                 f"MCPTools({shown(link)}): write MCPTools.stdio('python', 'server.py'), or MCPTools.http('http://...')."
             )
-        _check_names("include", include)
-        if not isinstance(requires_approval, bool):
-            _check_names("requires_approval", requires_approval)
+        for option, names in (("include", include), ("requires_approval", requires_approval)):
+            if not isinstance(names, bool) or option == "include":
+                _check_names(option, names)
         given: Any = prefix
         if not isinstance(given, str) or _NO_LETTER.search(given):
             raise AgentConfigurationError(
@@ -235,17 +235,12 @@ class MCPTools:
                 del self._open[loop]
 
 
-def _check_names(option: str, names: object) -> None:
-    if names is None:
-        return
+def _check_names(option: str, names: Any) -> None:
+    told, each = shown(names), names
     if isinstance(names, str):
-        raise AgentConfigurationError(f"{option}={names!r}: it must be a set of names. Write {option}={{{names!r}}}.")
-    if not isinstance(names, Collection) or not all(
-        isinstance(name, str) for name in cast("Collection[object]", names)
-    ):
-        raise AgentConfigurationError(
-            f"{option}={shown(names)}: it must be a set of names. Write {option}={{'read_file'}}."
-        )
+        raise AgentConfigurationError(f"{option}={told}: it must be a set of names. Write {option}={{{names!r}}}.")
+    if names is not None and not (isinstance(names, Collection) and all(isinstance(name, str) for name in each)):
+        raise AgentConfigurationError(f"{option}={told}: it must be a set of names, as {{'read_file'}}.")
 
 
 async def _list(client: Client) -> list[Described]:

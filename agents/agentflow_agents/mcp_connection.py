@@ -25,6 +25,7 @@ from agentflow import AgentflowError
 from agentflow.clock import current_clock
 from agentflow.errors import shown
 from agentflow.observe import current_scope
+from agentflow_llm.loose import as_list
 
 from .errors import AgentConfigurationError
 
@@ -291,30 +292,24 @@ class Address:
             self.session_is_gone |= response.status_code == NOT_FOUND
 
 
-def _words(command: object, args: Sequence[object], cwd: str | Path | None) -> list[str]:
+def _words(command: Any, args: Sequence[Any], cwd: str | Path | None) -> list[str]:
     """A program and its arguments. Raises `AgentConfigurationError` where they are not given one by one."""
-    given: Sequence[object] = (
-        cast("Sequence[object]", command) if isinstance(command, list | tuple) else [command, *args]
-    )
+    told, is_list = shown(command), isinstance(command, list | tuple)
+    given = as_list([*command]) if is_list else [command, *args]
     words = [str(word) for word in given if isinstance(word, str | Path)]
-    if (
-        isinstance(command, str)
-        and not args
-        and shutil.which(command) is None
-        and not Path(cwd or "", command).exists()
-    ):
+    if isinstance(command, str) and not args and not (shutil.which(command) or Path(cwd or "", command).exists()):
         try:
             words = shlex.split(command)
         except ValueError:  # of quotation marks
             words = [command]
     if not words or not words[0].strip():
         raise AgentConfigurationError(
-            f'MCPTools.stdio({shown(command)}): it needs a program: MCPTools.stdio("python", "server.py").'
+            f'MCPTools.stdio({told}): it needs a program: MCPTools.stdio("python", "server.py").'
         )
-    if isinstance(command, list | tuple) or len(words) > len(given):
+    if is_list or len(words) > len(given):
         line = ", ".join(map(repr, words))
         raise AgentConfigurationError(
-            f"MCPTools.stdio({shown(command)}): the program and its arguments must be given one by one. Write "
+            f"MCPTools.stdio({told}): the program and its arguments must be given one by one. Write "
             f"MCPTools.stdio({line})."
         )
     wrong = [word for word in given if not isinstance(word, str | Path)]

@@ -12,8 +12,6 @@ from .threads import THREADS
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from .threads import Work
-
 T = TypeVar("T")
 
 
@@ -22,7 +20,7 @@ class Patience:
 
     def __init__(self) -> None:
         self._limits: list[asyncio.Timeout] = []
-        self._work: Work | None = None
+        self._ended: asyncio.Future[None] | None = None
         self.due: float | None = None
         """When its time is over, by the clock's `monotonic`; None for never."""
         self.has_begun = False
@@ -46,7 +44,8 @@ class Patience:
 
     async def in_thread(self, call: Callable[[], Any]) -> Any:
         """Call it in a thread. No thread can be interrupted: cancelling waits for it, a limit leaves it behind."""
-        work = self._work = THREADS.start(call)
+        work = THREADS.start(call)
+        self._ended = work.ended
         try:
             return await work.result
         except asyncio.CancelledError:
@@ -55,10 +54,12 @@ class Patience:
             if work.result.done() and not work.result.cancelled():
                 work.result.exception()  # it came at the same time; nobody will hear of it, and asyncio would say so
             raise
+        finally:
+            del work  # it holds the error, which holds this frame
 
     def when_over(self, act: Callable[[], None]) -> None:
         """Act as soon as no thread works on the call."""
-        if self._work is None or self._work.ended.done():
+        if self._ended is None or self._ended.done():
             act()
         else:
-            self._work.ended.add_done_callback(lambda _: act())
+            self._ended.add_done_callback(lambda _: act())

@@ -151,7 +151,7 @@ class RAGAgent(Agent[OutputT]):
         state.inquiry, state.spending = Inquiry(question=ev.query), Spending()
         talk, asked, accounts = state.conversation, *self.inquiry_of(ctx)
         state.spending.elapsed()
-        await self.begin(talk, ev, memory, None)
+        await self.begin_talk(talk, ev, memory, None)
         if earlier := retold(talk.messages[: talk.before]):
             query = await self.query(accounts, llm, "standalone", history=earlier, question=ev.query)
             if isinstance(query, Finished):
@@ -174,11 +174,7 @@ class RAGAgent(Agent[OutputT]):
         asked, accounts = self.inquiry_of(ctx)
         passages = ev.passages[: self.top_k]
         if reranker is not None:
-            best = await self.bounded(
-                accounts,
-                accounts.own.spending.turns,
-                reranked(reranker, asked.question, ev.passages, self.top_k, accounts),
-            )
+            best = await self.bounded(accounts, reranked(reranker, asked.question, ev.passages, self.top_k, accounts))
             if isinstance(best, Finished):
                 return best
             passages = best
@@ -194,14 +190,15 @@ class RAGAgent(Agent[OutputT]):
         asked.repaired = isinstance(ev, Repair)
         messages = self.messages(asked, ev if isinstance(ev, Repair) else None)
         try:
-            reply = await self.bounded(accounts, accounts.own.spending.turns, self.asked(ctx, accounts, llm, messages))
+            reply = await self.bounded(accounts, self.asked(ctx, accounts, llm, messages))
         except LLMOutputError as error:
             if error.reply is None or asked.repaired:
                 raise
             asked.told = said(error.reply.message)
             return self.show(ctx, asked, Repair(draft=asked.told, problems=[f"- {error}"]))
         if isinstance(reply, Finished):
-            ctx.write_event_to_stream(Withdrawn(agent=self.name))  # some of it may have been seen
+            if reply.stopped_by == "seconds":  # some of it may have been seen
+                ctx.write_event_to_stream(Withdrawn(agent=self.name))
             return reply
         asked.told = said(reply.message)
         return Draft(text=asked.told, refused=bool(reply.refusal))
@@ -238,8 +235,7 @@ class RAGAgent(Agent[OutputT]):
     async def finish(self, ctx: Context[RAGState], ev: Finished, llm: Model, memory: Remembered) -> RAGResult[OutputT]:
         """Put question and answer into the memory, and say what came of it."""
         talk, asked, accounts = state_of(ctx).conversation, *self.inquiry_of(ctx)
-        limited = ev.stopped_by != "answer"
-        if limited and self.budget.last_answer and asked.passages and not asked.outcome:
+        if ev.stopped_by != "answer" and self.budget.last_answer and asked.passages and not asked.outcome:
             reply = await self.last_reply(ctx, accounts, llm, self.messages(asked))
             if reply is None:
                 ctx.write_event_to_stream(Withdrawn(agent=self.name))  # some of it may have been seen
@@ -250,11 +246,11 @@ class RAGAgent(Agent[OutputT]):
         if text != asked.told:
             self.show(ctx, asked, TextDelta(text=text, agent=self.name))
         if text:
-            await self.enter(talk, [ChatMessage(role="assistant", content=text)], memory)
+            talk.entering = talk.entering or [ChatMessage(role="assistant", content=text)]
+            await self.enter_turn(talk, talk.entering, memory)
         is_found = asked.outcome == "found"
-        output: Any = text if self.output is None else self.read_output(text) if is_found else None
         result = RAGResult[OutputT](
-            output=output,
+            output=self.read_output(text) if is_found or self.output is None else None,
             messages=talk.messages[talk.before :],
             usage=accounts.own.spending.usage,
             stopped_by=ev.stopped_by,
@@ -276,9 +272,7 @@ class RAGAgent(Agent[OutputT]):
         """Let the model write a query; empty where it writes none."""
         messages = [ChatMessage(role="user", content=self.prompt(prompt, **values))]
         try:
-            reply = await self.bounded(
-                accounts, accounts.own.spending.turns, Counted(llm, accounts).chat(messages, output=Query)
-            )
+            reply = await self.bounded(accounts, Counted(llm, accounts).chat(messages, output=Query))
         except LLMOutputError:
             return ""
         if isinstance(reply, Finished):

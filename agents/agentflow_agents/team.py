@@ -3,7 +3,7 @@
 ```text
 AgentInput ─► begin ─► AgentTurn ─► speak ─┬─► AgentTurn
                                            ├─► ApprovalRequired ··· Approval ─► decide ─► AgentTurn
-                                           └─► AgentResult
+                                           └─► Spoken ─► conclude ─► AgentResult
 ```
 """
 
@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from pydantic import BaseModel, Field
 
 from agentflow import Context, Event, step
+from agentflow.codec import Codec
 from agentflow.errors import shown
-from agentflow_llm import ChatMessage, Memory
+from agentflow_llm import ChatMessage, Memory, Usage
 
 from .agent import Agent
 from .budget import Accounts, Spending
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from agentflow import Handler
 
     from .budget import Budget
-    from .events import StoppedBy
 
 
 class AgentTurn(Event):
@@ -47,6 +47,15 @@ class AgentTurn(Event):
     query: str
 
 
+class Spoken(Event):
+    """The last of the agents has ended, with this result; what was said is in the talk."""
+
+    result: AgentResult[Any]
+    """Its output is as it is stored."""
+    exceeded: str = ""
+    """What its budget says that raises."""
+
+
 class Talk(BaseModel):
     """What is said in a team, and whose turn it is."""
 
@@ -54,6 +63,8 @@ class Talk(BaseModel):
     """The whole conversation, but for what the agent says whose turn it is."""
     before: int = 0
     """How many messages are older than the run."""
+    kept: int = 0
+    """How many of the messages a memory has."""
     parts: dict[str, list[ChatMessage]] = Field(default_factory=dict[str, list[ChatMessage]])
     """By agent, what it heard and said by itself."""
     hops: int = 0
@@ -122,8 +133,11 @@ class Team(Agent[Any]):
         if isinstance(hops, bool) or not isinstance(cast("object", hops), int) or hops < 0:
             raise AgentConfigurationError(f"Team(hops={shown(hops)}): it is a whole number of 0 or more.")
         self.roster = Roster(agents, first, handoffs)
+        self.outputs = [kind for agent in self.roster.agents.values() for kind in _outputs_of(agent)]
+        """The classes of which an answer may be."""
         self.shared = shared
         self.hops = hops
+        self._codec_of_outputs = Codec(self.outputs)
 
     @step
     async def begin(self, ctx: Context[TeamState], ev: AgentInput, memory: Remembered) -> AgentTurn:
@@ -133,7 +147,7 @@ class Team(Agent[Any]):
         if history is None:
             history = talk.messages if memory is None else await memory.aget(ev.query)
         talk.messages = repaired(history)
-        talk.before = len(talk.messages)
+        talk.before = talk.kept = len(talk.messages)
         talk.hops, talk.child, talk.turn, talk.spending = 0, None, None, Spending()
         talk.spending.elapsed()
         return AgentTurn(agent=self.roster.first, query=ev.query)
@@ -141,11 +155,12 @@ class Team(Agent[Any]):
     @step
     async def speak(
         self, ctx: Context[TeamState], ev: AgentTurn, memory: Remembered
-    ) -> AgentTurn | AgentResult[Any] | list[ApprovalRequired]:
+    ) -> AgentTurn | Spoken | list[ApprovalRequired]:
         """Let an agent speak, until it has answered, hands over, or waits for a person."""
         talk = await talk_of(ctx)
+        await _remember(talk, memory)
         accounts = Accounts(self.budget, talk.spending)
-        exceeded: BudgetExceededError | None = None
+        exceeded = ""
         try:
             with accounts.shared():
                 outcome = await run_child(
@@ -155,16 +170,14 @@ class Team(Agent[Any]):
                     f"{ev.agent}-{talk.hops}",
                 )
         except BudgetExceededError as error:
-            exceeded, outcome = error, error.result
+            exceeded, outcome = str(error), error.result
         if isinstance(outcome, Paused):
             talk.child, talk.turn = outcome.child, ev
             for _ in outcome.questions:
                 accounts.stop_clock()
             return outcome.questions
-        part = with_own_ids(outcome.messages, talk.messages)
-        if memory is not None:
-            await memory.aput(*part)
-        talk.messages.extend(part)
+        # from here on nothing is awaited: whoever stores the run finds the agent at work, or all that it has said
+        talk.messages.extend(with_own_ids(outcome.messages, talk.messages))
         talk.parts.setdefault(ev.agent, []).extend(outcome.messages)
         talk.child = talk.turn = None
         to, stopped_by = outcome.handoff, outcome.stopped_by
@@ -175,7 +188,21 @@ class Team(Agent[Any]):
                     agent=to.to, query=self.prompt("handed_over", name=ev.agent, message=to.message).strip()
                 )
             stopped_by = "hops"
-        return self._result(talk, outcome, stopped_by, exceeded)
+        output = self._codec_of_outputs.encode(outcome.output, "the output", keep=lambda unknown: unknown)
+        left = {"output": output, "messages": [], "usage": Usage(), "stopped_by": stopped_by}
+        return Spoken(result=outcome.model_copy(update=left), exceeded=exceeded)
+
+    @step
+    async def conclude(self, ctx: Context[TeamState], ev: Spoken, memory: Remembered) -> AgentResult[Any]:
+        """The last agent's result is that of all."""
+        talk = await talk_of(ctx)
+        await _remember(talk, memory)
+        output = self._codec_of_outputs.decode(ev.result.output, "the output")
+        all_of_it = {"output": output, "messages": talk.messages[talk.before :], "usage": talk.spending.usage}
+        result = ev.result.model_copy(update=all_of_it)
+        if ev.exceeded:
+            raise BudgetExceededError(ev.exceeded, result)
+        return self.ended(result)
 
     @step
     async def decide(self, ctx: Context[TeamState], ev: Approval) -> AgentTurn | None:
@@ -198,21 +225,22 @@ class Team(Agent[Any]):
         history = talk.messages if self.shared else None if agent.remembers else talk.parts.get(turn.agent, [])
         return agent.run(turn.query, history=history, handoffs=self.roster.colleagues(turn.agent))
 
-    def _result(
-        self, talk: Talk, last: AgentResult[Any], stopped_by: StoppedBy, exceeded: BudgetExceededError | None
-    ) -> AgentResult[Any]:
-        """The last agent's result as that of all."""
-        all_of_it = {"messages": talk.messages[talk.before :], "usage": talk.spending.usage, "stopped_by": stopped_by}
-        result = last.model_copy(update=all_of_it)
-        if exceeded is not None:
-            raise BudgetExceededError(str(exceeded), result) from exceeded
-        if self.budget.raises and stopped_by not in {"answer", "tool", "handoff"}:
-            raise BudgetExceededError(
-                f"{self.name!r} reached its limit of {stopped_by}. What there is so far is in error.result.", result
-            )
-        return result
-
 
 async def talk_of(ctx: Context[TeamState]) -> Talk:
     """The talk of a run itself, no copy."""
     return cast("Talk", await ctx.get("talk"))
+
+
+async def _remember(talk: Talk, memory: Memory | None) -> None:
+    """Give the memory what was said since it was given something. A message that it has is not put twice."""
+    said = talk.messages[talk.kept :]
+    if memory is not None and said:
+        await memory.aput(*said)
+    talk.kept += len(said)
+
+
+def _outputs_of(agent: Agent[Any]) -> list[type[BaseModel]]:
+    """The classes of which an agent's answers may be."""
+    if isinstance(agent, Team):
+        return agent.outputs
+    return [] if agent.output is None or agent.output.kind is None else [agent.output.kind]

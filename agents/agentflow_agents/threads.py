@@ -24,22 +24,15 @@ _IDLE = 60.0
 class Work:
     """A call in a thread, as the event loop sees it that was running when it was made."""
 
-    __slots__ = ("_call", "_loop", "ended", "result")
+    __slots__ = ("_loop", "call", "ended", "result")
 
     def __init__(self, call: Callable[[], Any]) -> None:
-        self._call = call
+        self.call = call
         self._loop = asyncio.get_running_loop()
         self.result: asyncio.Future[Any] = self._loop.create_future()
         """What the call returns or raises. It may be cancelled, which leaves the thread behind."""
         self.ended: asyncio.Future[None] = self._loop.create_future()
         """Is done when the thread has ended the call; never to be cancelled."""
-
-    def do(self) -> tuple[Any, BaseException | None]:
-        """Call, in a thread; what is raised is the second of the two."""
-        try:
-            return self._call(), None
-        except BaseException as error:  # noqa: BLE001 because whoever awaits the result gets it
-            return None, error
 
     def tell(self, outcome: tuple[Any, BaseException | None]) -> None:
         """Hand the outcome to the event loop."""
@@ -74,6 +67,7 @@ class Threads:
     def start(self, call: Callable[[], Any]) -> Work:
         """Call it in a thread, from now on."""
         work = Work(call)
+        queue: SimpleQueue[Work]
         try:
             queue = self._idle.pop()
         except IndexError:
@@ -92,10 +86,18 @@ class Threads:
                 except ValueError:  # it has just been chosen: its work is on the way
                     continue
                 return
-            outcome = work.do()
+            outcome = _outcome(work.call)
             self._idle.append(queue)  # first: the next call is to find it
             work.tell(outcome)
             del work, outcome  # nothing is held while it waits
+
+
+def _outcome(call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+    """What it returns, and what it raises. The error holds this frame, and so no `Work` is in it, which holds the error."""
+    try:
+        return call(), None
+    except BaseException as error:  # noqa: BLE001 because whoever awaits the result gets it
+        return None, error
 
 
 THREADS = Threads()

@@ -163,6 +163,10 @@ class Tool(Generic[P, R_co]):
         checked before the call; the rest is for the callee to say. `ready` is awaited before each call, such as to
         connect, and is no part of its `timeout`. The options are those of `Tool`.
         """
+        if not callable(call):
+            raise AgentConfigurationError(
+                f"tool {name!r}: call={shown(call)}: it must be an async function of one dict."
+            )
         try:
             arguments = JsonArguments(parameters)
         except UndescribableError as error:
@@ -381,5 +385,5 @@ class _Remote:
 def _plainly(call: Callable[[], Any]) -> Any:
     try:
         return call()
-    except StopIteration as error:  # no future can carry it
-        raise RuntimeError("the tool raised StopIteration") from error
+    except (StopIteration, GeneratorExit) as error:  # no future carries the one, and the other would close who waits
+        raise RuntimeError(f"the tool raised {type(error).__name__}") from error

@@ -24,10 +24,20 @@ from .messages import (
     Usage,
 )
 from .model import TOOL_CHOICES
-from .wire import arguments_in, ask_in_words, asked_tools, call_id, count_in, rendered_format, rendered_parameters
+from .wire import (
+    arguments_in,
+    ask_in_words,
+    asked_tools,
+    call_id,
+    count_in,
+    id_to_send,
+    name_to_send,
+    rendered_format,
+    rendered_parameters,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from .messages import AnyPart
     from .output import OutputMode
@@ -35,6 +45,8 @@ if TYPE_CHECKING:
 
 SECTIONS = "\n\n"
 """Between two sections of one thought."""
+_LONGEST_ID = 64
+"""Characters of the id of a call that OpenAI's servers take here."""
 _UNKNOWN = ("stop", "seed")
 _SEALED = "reasoning.encrypted_content"
 _NOT_THINKING = "none"
@@ -60,7 +72,7 @@ def render_request(call: ChatCall, *, store: bool, output_mode: OutputMode = "na
     `output_mode` says how the shape of the answer is asked for, where there is one; see `OpenAI`.
     """
     check_parameters(call.parameters)
-    body: dict[str, Any] = {"model": call.model, "input": render_input(call.messages), "store": store}
+    body: dict[str, Any] = {"model": call.model, "input": render_input(call.messages, call.tools), "store": store}
     tools, choice = asked_tools(call, output_mode)
     if tools:
         body["tools"] = [render_tool(tool, output_mode) for tool in tools]
@@ -98,19 +110,19 @@ def render_tool(tool: ToolDefinition, output_mode: OutputMode) -> dict[str, Any]
     return {"type": "function", "name": tool.name, **described, "parameters": parameters, "strict": strict}
 
 
-def render_input(messages: Iterable[ChatMessage]) -> list[dict[str, Any]]:
-    """Messages as the items of a request."""
+def render_input(messages: Iterable[ChatMessage], tools: Sequence[ToolDefinition] = ()) -> list[dict[str, Any]]:
+    """Messages as the items of a request. See `wire.render_messages` for `tools`."""
     items: list[dict[str, Any]] = []
     for message in messages:
         content = message.content
         if len(content) == 1 and type(content[0]) is TextPart:  # nearly all are
             items.append({"role": message.role, "content": well_formed(content[0].text)})
         else:
-            items.extend(_items_of(message))
+            items.extend(_items_of(message, tools))
     return items
 
 
-def _items_of(message: ChatMessage) -> list[dict[str, Any]]:
+def _items_of(message: ChatMessage, tools: Sequence[ToolDefinition]) -> list[dict[str, Any]]:
     """The items of one message, in the order of its parts; what is said without a break is one item."""
     items: list[dict[str, Any]] = []
     said: list[dict[str, Any]] | None = None
@@ -129,7 +141,7 @@ def _items_of(message: ChatMessage) -> list[dict[str, Any]]:
                 items.append({"role": role, "content": said})
             said.append(spoken)
             continue
-        item = _item(part)
+        item = _item(part, tools)
         if item is not None:
             said = None
             items.append(item)
@@ -151,14 +163,15 @@ def _content(part: AnyPart, role: str) -> dict[str, Any] | None:
             return None
 
 
-def _item(part: AnyPart) -> dict[str, Any] | None:
+def _item(part: AnyPart, tools: Sequence[ToolDefinition]) -> dict[str, Any] | None:
     """A part that is an item of its own, or None where it is not to be sent."""
     match part:
         case ToolCallPart():
-            called = {"name": part.name, "arguments": well_formed(part.arguments)}
-            return {"type": "function_call", "call_id": part.id, **called}
+            called = {"name": name_to_send(part.name, tools), "arguments": well_formed(part.arguments)}
+            return {"type": "function_call", "call_id": id_to_send(part.id, _LONGEST_ID), **called}
         case ToolResultPart():
-            return {"type": "function_call_output", "call_id": part.call_id, "output": well_formed(part.content)}
+            ident = id_to_send(part.call_id, _LONGEST_ID)
+            return {"type": "function_call_output", "call_id": ident, "output": well_formed(part.content)}
         case ReasoningPart(encrypted=str()):
             # in plain words, or by its id alone, a thought counts for nothing: the server did not keep it
             known = {} if part.id is None else {"id": part.id}

@@ -7,7 +7,9 @@ mean it; what is no reply at all raises `LLMResponseError`.
 from __future__ import annotations
 
 import json
+import re
 from functools import partial
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 from weakref import ref
@@ -41,6 +43,13 @@ _CALLS = {"tool_calls", "function_call"}
 _GOOGLE = {"gcp.gemini", "gcp.vertex_ai", "gcp.gen_ai"}
 _THOUGHTFUL = {"deepseek", *_GOOGLE}
 """Servers that want the thoughts back which led to calls."""
+LONGEST_ID = 40
+"""Characters of the id of a call that OpenAI's servers take."""
+_is_name = re.compile(r"[a-zA-Z0-9_-]{1,64}").fullmatch
+_NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_-]")
+_LONGEST_NAME = 64
+_SIGNED = "__thought__"
+"""In the ids of a LiteLLM server, what Google signs a call with stands behind this. Without it the call is refused."""
 _strict: dict[int, tuple[ref[ToolDefinition], dict[str, Any] | None]] = {}
 """By the id of a definition, it, and its strict schema."""
 
@@ -52,7 +61,7 @@ def render_request(
 
     `output_mode` says how the shape of the answer is asked for, where there is one; see `OpenAI`.
     """
-    body: dict[str, Any] = {"model": call.model, "messages": render_messages(call.messages, call.provider)}
+    body: dict[str, Any] = {"model": call.model, "messages": render_messages(call.messages, call.provider, call.tools)}
     tools, choice = asked_tools(call, output_mode)
     if tools:
         body["tools"] = [render_tool(tool, output_mode) for tool in tools]
@@ -133,10 +142,13 @@ def asked_in_words(messages: Iterable[ChatMessage]) -> dict[str, Any] | None:
     return next((schema for schema in map(as_dict, map(parsed, told)) if schema), None)
 
 
-def render_messages(messages: Iterable[ChatMessage], provider: str = "") -> list[dict[str, Any]]:
+def render_messages(
+    messages: Iterable[ChatMessage], provider: str = "", tools: Sequence[ToolDefinition] = ()
+) -> list[dict[str, Any]]:
     """Messages as the wire has them: each tool result is one of its own.
 
-    The model's thoughts are left out, but for a `provider` that refuses calls without those that led to them.
+    The model's thoughts are left out, but for a `provider` that refuses calls without those that led to them. What
+    models call tools and calls is made such that servers take it back, but for the names of `tools` that there are.
     """
     rendered: list[dict[str, Any]] = []
     for message in messages:
@@ -147,13 +159,13 @@ def render_messages(messages: Iterable[ChatMessage], provider: str = "") -> list
         elif type(part) is ToolResultPart and message.role == "tool":
             rendered.append(_render_result(part))
         elif type(part) is ToolCallPart and provider not in _THOUGHTFUL:
-            rendered.append({"role": message.role, "tool_calls": [_render_call(part)]})
+            rendered.append({"role": message.role, "tool_calls": [_render_call(part, tools)]})
         else:
-            rendered.extend(_render_parts(message, provider))
+            rendered.extend(_render_parts(message, provider, tools))
     return rendered
 
 
-def _render_parts(message: ChatMessage, provider: str) -> list[dict[str, Any]]:
+def _render_parts(message: ChatMessage, provider: str, tools: Sequence[ToolDefinition]) -> list[dict[str, Any]]:
     said: list[dict[str, Any]] = []  # texts and pictures
     calls: list[dict[str, Any]] = []
     rendered: list[dict[str, Any]] = []
@@ -165,7 +177,7 @@ def _render_parts(message: ChatMessage, provider: str) -> list[dict[str, Any]]:
                 detail = {"detail": part.detail} if part.detail else {}
                 said.append({"type": "image_url", "image_url": {"url": part.url, **detail}})
             case ToolCallPart():
-                calls.append(_render_call(part))
+                calls.append(_render_call(part, tools))
             case ToolResultPart():
                 rendered.append(_render_result(part))
             case ReasoningPart():  # most servers that give it do not want it back
@@ -182,13 +194,27 @@ def _render_parts(message: ChatMessage, provider: str) -> list[dict[str, Any]]:
     return rendered
 
 
-def _render_call(part: ToolCallPart) -> dict[str, Any]:
-    function = {"name": part.name, "arguments": well_formed(part.arguments)}
-    return {"id": part.id, "type": "function", "function": function}
+def _render_call(part: ToolCallPart, tools: Sequence[ToolDefinition]) -> dict[str, Any]:
+    function = {"name": name_to_send(part.name, tools), "arguments": well_formed(part.arguments)}
+    return {"id": id_to_send(part.id), "type": "function", "function": function}
+
+
+def name_to_send(name: str, tools: Iterable[ToolDefinition]) -> str:
+    """The name of a call in a request: models call `multi_tool_use.parallel`, and servers refuse to hear of it."""
+    if _is_name(name) or any(tool.name == name for tool in tools):
+        return name
+    return _NOT_IN_NAMES.sub("_", name)[:_LONGEST_NAME] or "unknown"
+
+
+def id_to_send(ident: str, longest: int = LONGEST_ID) -> str:
+    """The id of a call in a request, the same each time: many servers make ids that others refuse as too long."""
+    if (len(ident) <= longest or _SIGNED in ident) and well_formed(ident) == ident:
+        return ident
+    return f"call_{sha256(ident.encode(errors='surrogatepass')).hexdigest()[:32]}"
 
 
 def _render_result(part: ToolResultPart) -> dict[str, Any]:
-    return {"role": "tool", "tool_call_id": part.call_id, "content": well_formed(part.content)}
+    return {"role": "tool", "tool_call_id": id_to_send(part.call_id), "content": well_formed(part.content)}
 
 
 def _add_thoughts(whole: dict[str, Any], message: ChatMessage, provider: str) -> None:
@@ -197,7 +223,7 @@ def _add_thoughts(whole: dict[str, Any], message: ChatMessage, provider: str) ->
     if provider == "deepseek":
         whole["reasoning_content"] = well_formed("".join(part.text for part in thoughts))
     elif provider in _GOOGLE:
-        signatures = {part.id: part.encrypted for part in thoughts if part.encrypted}
+        signatures = {id_to_send(part.id): part.encrypted for part in thoughts if part.id and part.encrypted}
         for call in whole["tool_calls"]:
             if call["id"] in signatures:
                 call["extra_content"] = {"google": {"thought_signature": signatures[call["id"]]}}
