@@ -250,7 +250,7 @@ async def test_collecting_without_the_event_says_what_is_missing() -> None:
     class MyWorkflow(Gathering):
         @step
         async def gather(self, ctx: Context, ev: GatherEvent | MyEventResult) -> StopEvent | None:
-            events = ctx.collect_events([MyEventResult, MyEventResult])  # type: ignore[call-arg, arg-type, var-annotated]  # because it is the misprint
+            events = ctx.collect_events([MyEventResult, MyEventResult])  # type: ignore[arg-type, var-annotated]  # because it is the misprint
             return StopEvent(result=events)
 
     with pytest.raises(TypeError, match="expected"):
