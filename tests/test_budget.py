@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agentflow import Context, Handler
+from agentflow import Context, Handler, WorkflowCancelledByUser
 from agentflow.clock import use_clock
 from agentflow.testing import FakeClock
 from agentflow_agents import (
@@ -27,6 +27,7 @@ from agentflow_agents import (
 )
 from agentflow_agents.budget import Accounts
 from agentflow_llm import (
+    ChatCall,
     ChatMemory,
     ChatMessage,
     LLMUnavailableError,
@@ -145,14 +146,22 @@ async def test_a_tool_that_takes_too_long_is_stopped() -> None:
     assert (result.stopped_by, told(result)) == ("seconds", [("1", "timeout"), ("2", "ok")])
 
 
-async def test_a_model_that_takes_too_long_is_stopped() -> None:
-    class Slow(ScriptedModel):
-        async def answer(self, call: Any) -> Reply:
-            await asyncio.Event().wait()
-            raise AssertionError
+class Slow(ScriptedModel):
+    """Never answers, once it has said what it was told to say."""
 
+    def __init__(self, *turns: Any) -> None:
+        super().__init__(turns)
+        self.most = len(turns)
+
+    async def answer(self, call: ChatCall) -> Reply:
+        if len(self.calls) >= self.most:
+            await asyncio.Event().wait()
+        return await super().answer(call)
+
+
+async def test_a_model_that_takes_too_long_is_stopped() -> None:
     with use_clock(FakeClock()) as clock:
-        handler = FunctionAgent([look], Slow([]), budget=Budget(seconds=60)).run("x")
+        handler = FunctionAgent([look], Slow(), budget=Budget(seconds=60)).run("x")
         result = await waited_for(handler, clock)
     assert (result.stopped_by, result.output, len(result.messages)) == ("seconds", "", 1)
 
@@ -202,6 +211,43 @@ async def test_time_goes_on_where_it_was_when_a_run_was_put_away() -> None:
         handler.ctx.send_event(asked.approve())
         result = await waited_for(handler, clock)
     assert (result.stopped_by, told(result)) == ("seconds", [("1", "ok"), ("2", "ok"), ("3", "timeout")])
+
+
+async def test_time_that_a_model_took_until_a_run_was_stored_is_counted() -> None:
+    with use_clock(FakeClock()) as clock:
+        handler = FunctionAgent([look], Slow(), budget=Budget(seconds=60)).run("x")
+        for _ in range(40):
+            await clock.advance(1)
+        stored = handler.ctx.to_json()
+        await handler.cancel_run()
+        with pytest.raises(WorkflowCancelledByUser):
+            await handler
+        await clock.advance(1000)
+        begun = clock.monotonic()
+        agent = FunctionAgent([look], Slow(), budget=Budget(seconds=60))
+        result = await waited_for(agent.run(ctx=Context.from_json(agent, stored)), clock)
+        assert clock.monotonic() - begun == pytest.approx(20, abs=2)
+    assert result.stopped_by == "seconds"
+
+
+@pytest.mark.parametrize(
+    ("budget", "ended"),
+    [
+        (Budget(seconds=60, last_answer=True), 120),
+        (Budget(seconds=60, turns=1, last_answer=True), 120),
+        (Budget(seconds=2, last_answer=True), 7),
+    ],
+)
+async def test_a_last_answer_that_never_comes_is_not_waited_for(
+    budget: Budget, ended: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    with use_clock(FakeClock()) as clock:
+        begun = clock.monotonic()
+        model = Slow() if budget.turns is None else Slow(["Let me see.", call("1")])
+        result = await waited_for(FunctionAgent([look], model, budget=budget).run("x"), clock)
+        assert clock.monotonic() - begun == pytest.approx(ended, abs=3)
+    assert result.stopped_by == ("seconds" if budget.turns is None else "turns")
+    assert "has no last answer: it took too long" in caplog.text
 
 
 async def test_last_answer_is_asked_for_without_tools() -> None:

@@ -369,7 +369,9 @@ async def test_an_answer_that_comes_while_the_child_works_on_another_is_brought_
         await handler
     assert paid == [3, 4]
     assert [op.outcome for op in seen.find("run") if op.agent == "clerk"] == ["suspended", "ok"]
-    assert len([op for op in seen.find("tool") if op.name == "clerk"]) == 2
+    put_away, ended = [op for op in seen.find("tool") if op.name == "clerk"]
+    assert (put_away.outcome, put_away.result) == ("suspended", None)
+    assert (ended.outcome, ended.result.content) == ("ok", "done there")
     check(model, inner)
 
 

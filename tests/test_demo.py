@@ -232,7 +232,7 @@ def test_an_agent_that_stops_at_its_limit_says_so(folder: Path) -> None:
     with LoopbackServer(lambda _: called("search_documents", '{"query": "cat"}')) as server:
         done = run("Why?", "--docs", folder, OPENAI_BASE_URL=server.base_url, AGENTFLOW_MODEL="tiny")
     assert done.returncode == 0, done.stderr
-    assert "max_turns" in done.stdout.split(TRACE)[0]
+    assert "stopped at its limit, turns" in done.stdout.split(TRACE)[0]
 
 
 def test_a_terminal_that_knows_ascii_only_is_no_problem(folder: Path) -> None:

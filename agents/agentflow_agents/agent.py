@@ -33,6 +33,7 @@ from .events import AgentInput, AgentResult, ApprovalRequired, Finished, OutputT
 from .handover import tool_name
 from .options import ASKED, check_names, check_options, shape_of
 from .prompts import merged_prompts
+from .records import Suspended
 from .resources import choose_model, no_memory
 from .state import state_of
 from .tool import Tool
@@ -208,7 +209,7 @@ class Agent(Workflow[AgentInput, AgentResult[OutputT]], Generic[OutputT]):
             if not isinstance(query, str):
                 raise ToolError("query: it must be a text.")
             result = await run_as_tool(self, called, query)
-            return "(It waits for a person.)" if result is None else self._answer_of(result)
+            return Suspended() if result is None else self._answer_of(result)
 
         made = Tool.of_schema(called, told, parameters, call, **options)
         made.keeps_time = True

@@ -1,4 +1,4 @@
-"""What an agent tells observers of a tool call: the subject of its operation."""
+"""What an agent tells observers of a tool call: the subject of its operation, and that it goes on later."""
 
 from __future__ import annotations
 
@@ -20,3 +20,7 @@ class ToolExecution:
     description: str
     arguments: str
     """JSON text, as the model wrote it, or as a person edited it."""
+
+
+class Suspended:
+    """What a tool returns that was put away and goes on later: there is no result yet."""

@@ -93,7 +93,8 @@ class Threads:
 
 
 def _outcome(call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
-    """What it returns, and what it raises. The error holds this frame, and so no `Work` is in it, which holds the error."""
+    """What it returns, and what it raises."""
+    # the error holds this frame, and a `Work` the error: so none stands here
     try:
         return call(), None
     except BaseException as error:  # noqa: BLE001 because whoever awaits the result gets it

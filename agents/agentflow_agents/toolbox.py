@@ -20,7 +20,7 @@ from agentflow_llm.loose import well_formed
 
 from .callee import correction
 from .errors import AgentConfigurationError, ToolError
-from .records import ToolExecution
+from .records import Suspended, ToolExecution
 from .tool import Tool, is_tool
 
 if TYPE_CHECKING:
@@ -107,7 +107,8 @@ class Toolbox:
         - `ctx`: the context of the step that calls it, for tools that are injected something.
         - `within`: seconds that are left for it; None for no limit but the tool's own.
 
-        It is a tool operation, which ends with the error where there was one.
+        It is a tool operation, which ends with the error where there was one. Where the tool was `Suspended`, so is
+        that, and what is returned stands for no result.
         """
         tool = self._tools.get(name)
         execution = ToolExecution(call_id, "" if tool is None else tool.description, arguments)
@@ -117,6 +118,10 @@ class Toolbox:
                 try:
                     noting = None if seen is None else seen.note
                     value = await self._known(tool, name).invoke(arguments, ctx, noting=noting, within=within)
+                    if isinstance(value, Suspended):
+                        if seen is not None:
+                            seen.op.outcome = "suspended"
+                        return ToolResultPart(call_id=call_id, name=name, content="")
                     content = _cut(_text_of(value), tool)
                     result = ToolResultPart(call_id=call_id, name=name, content=content)
                 except _FAILURES as error:

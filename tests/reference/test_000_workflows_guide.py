@@ -19,6 +19,7 @@ from agentflow import (
     StopEvent,
     Workflow,
     WorkflowCheckpointer,
+    WorkflowRuntimeError,
     WorkflowValidationError,
     draw_all_possible_flows,
     draw_most_recent_execution,
@@ -253,7 +254,7 @@ async def test_collecting_without_the_event_says_what_is_missing() -> None:
             events = ctx.collect_events([MyEventResult, MyEventResult])  # type: ignore[arg-type, var-annotated]  # because it is the misprint
             return StopEvent(result=events)
 
-    with pytest.raises(TypeError, match="expected"):
+    with pytest.raises(WorkflowRuntimeError, match=r"ctx\.collect_events\(ev, \[A, B\]\)"):
         await MyWorkflow().run()
 
 
