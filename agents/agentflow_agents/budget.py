@@ -91,7 +91,7 @@ class Stopwatch(Counted):
     """Seconds, and when they were that; None while it does not run."""
 
     @property
-    def seconds(self) -> float:
+    def seconds(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride] because what is stored is read off the clock
         """Those that it has run."""
         seconds, at = self._stood
         return seconds if at is None else seconds + max(0.0, current_clock().monotonic() - at)

@@ -189,7 +189,7 @@ class Team(Agent[Any]):
                 )
             stopped_by = "hops"
         output = self._codec_of_outputs.encode(outcome.output, "the output", keep=lambda unknown: unknown)
-        left = {"output": output, "messages": [], "usage": Usage(), "stopped_by": stopped_by}
+        left: dict[str, Any] = {"output": output, "messages": [], "usage": Usage(), "stopped_by": stopped_by}
         return Spoken(result=outcome.model_copy(update=left), exceeded=exceeded)
 
     @step
