@@ -91,13 +91,13 @@ class Stopwatch(Counted):
     """Seconds, and when they were that; None while it does not run."""
 
     @property
-    def seconds(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride] because what is stored is read off the clock
+    def seconds(self) -> float:
         """Those that it has run."""
         seconds, at = self._stood
         return seconds if at is None else seconds + max(0.0, current_clock().monotonic() - at)
 
     @seconds.setter
-    def seconds(self, seconds: float) -> None:
+    def seconds(self, seconds: float) -> None:  # pyright: ignore[reportIncompatibleVariableOverride] because what is stored is read off the clock
         self._stood = seconds, None
 
     def start(self) -> None:
@@ -107,7 +107,7 @@ class Stopwatch(Counted):
 
     def stop(self) -> None:
         """Let it stand."""
-        self.seconds = self.seconds
+        self._stood = self.seconds, None
 
 
 class Spending(BaseModel):

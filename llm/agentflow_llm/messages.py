@@ -208,7 +208,7 @@ class Usage(BaseModel):
     def __add__(self, other: Usage) -> Usage:
         if self is _NOTHING or other is _NOTHING:
             return other if self is _NOTHING else self
-        return Usage.model_construct(
+        return Usage(
             input_tokens=_sum(self.input_tokens, other.input_tokens),
             output_tokens=_sum(self.output_tokens, other.output_tokens),
             cached_tokens=_sum(self.cached_tokens, other.cached_tokens),
