@@ -72,6 +72,13 @@ async def test_text_comes_in_pieces_where_somebody_follows() -> None:
     assert model.calls[0].streamed
 
 
+async def test_text_comes_in_pieces_to_a_follower_in_a_task_of_its_own() -> None:
+    with ScriptedModel(["It is five o'clock."]) as model:
+        handler = FunctionAgent(llm=model).run("x")
+        follower = asyncio.create_task(followed(handler))
+        assert texts(await follower) == ["It ", "is ", "five ", "o'clock."]
+
+
 async def test_text_stands_in_the_stream_as_one_piece_where_nobody_followed() -> None:
     with ScriptedModel(["It is five o'clock."]) as model:
         handler = FunctionAgent(llm=model, name="clock").run("x")
@@ -214,10 +221,13 @@ async def test_tools_may_keep_things_in_the_state_of_a_run() -> None:
     agent = FunctionAgent([note, wait], ScriptedModel(["done"]))
     handler = agent.run(ctx=Context.from_json(agent, stored))
     assert await handler.ctx.get("names") == ["ann", "bob"]
-    [question] = await agent.approvals(handler.ctx)
-    handler.ctx.send_event(question.approve())
+    [question] = agent.approvals(handler.ctx)
+    async for event in handler.stream_events():
+        if isinstance(event, ApprovalRequired):
+            assert event == question
+            handler.ctx.send_event(event.approve())
     assert str(await handler) == "done"
-    assert await agent.approvals(handler.ctx) == []
+    assert agent.approvals(handler.ctx) == []
 
 
 async def test_who_approves_with_wrong_arguments_is_asked_once_more() -> None:

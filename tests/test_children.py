@@ -575,7 +575,7 @@ async def test_an_answer_to_nobody_says_who_waits(caplog: pytest.LogCaptureFixtu
         agent = FunctionAgent([clerk([till.pay], inner)], ScriptedModel([ask(), "done"]))
         handler = agent.run("x")
         (question,) = await until_asked(handler)
-        assert await agent.approvals(handler.ctx) == [question]
+        assert agent.approvals(handler.ctx) == [question]
         handler.ctx.send_event(Approval(call_id="c1", approved=True))
         await handler.until_asked()
         handler.ctx.send_event(question.approve())

@@ -276,7 +276,7 @@ class World:
 
     async def questions(self, handler: Handler[Any]) -> list[str]:
         """The approvals that a run waits for."""
-        return [question.call_id for question in await self.current.approvals(handler.ctx)]
+        return [question.call_id for question in self.current.approvals(handler.ctx)]
 
     async def answer(self, handler: Handler[Any], decided: Callable[[str], str]) -> None:
         """What a person does who looks at the run now."""

@@ -14,10 +14,10 @@ from agentflow_llm import ChatMessage, ScriptedModel
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        ({"model": "gpt-4o"}, "FunctionAgent has no option 'model'. Write llm= There are budget, description, llm,"),
-        ({"max_turns": 3}, "no option 'max_turns'. Write budget=Budget(turns=10)"),
-        ({"output_cls": dict}, "no option 'output_cls'. Write output="),
-        ({"promts": {}}, "no option 'promts'. Write prompts="),
+        ({"model": "gpt-4o"}, "FunctionAgent has no option 'model'. It is llm=... here. There are budget,"),
+        ({"max_turns": 3}, "no option 'max_turns'. It is budget=Budget(turns=10) here."),
+        ({"output_cls": dict}, "no option 'output_cls'. It is output=... here."),
+        ({"promts": {}}, "no option 'promts'. Did you mean prompts=...?"),
         ({"zebra": 1}, "no option 'zebra'. There are"),
         ({"prompts": "be kind"}, "FunctionAgent(prompts='be kind'): it must be a mapping of names to texts."),
     ],
@@ -31,11 +31,11 @@ def test_an_unknown_option_is_refused(option: dict[str, Any], said: str) -> None
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"user_msg": "x"}, "has no option 'user_msg'. Write query="),
-        ({"query": "x", "chat_history": []}, "has no option 'chat_history'. Write history="),
-        ({"query": "x", "histroy": []}, "has no option 'histroy'. Write history="),
-        ({"query": "x", "memory": None}, "has no option 'memory'. Write memory= of the agent"),
-        ({"query": "x", "max_iterations": 3}, "Write budget=Budget(turns=10) of the agent"),
+        ({"user_msg": "x"}, "has no option 'user_msg'. It is query=... here."),
+        ({"query": "x", "chat_history": []}, "has no option 'chat_history'. It is history=... here."),
+        ({"query": "x", "histroy": []}, "has no option 'histroy'. Did you mean history=...?"),
+        ({"query": "x", "memory": None}, "has no option 'memory'. It is memory=... of the agent here."),
+        ({"query": "x", "max_iterations": 3}, "It is budget=Budget(turns=10) of the agent here."),
     ],
 )
 def test_an_unknown_option_of_a_run_is_refused(kind: type[FunctionAgent], given: dict[str, Any], said: str) -> None:

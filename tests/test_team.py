@@ -238,7 +238,38 @@ async def test_hops_are_bounded() -> None:
     assert (result.stopped_by, len(result.messages)) == ("hops", 9)
     assert result.handoff is not None
     assert (result.handoff.to, str(result)) == ("b", "")
+    told = [(part.outcome, part.content) for message in result.messages for part in message.tool_results]
+    assert told == [
+        ("ok", "The conversation was handed over to b."),
+        ("ok", "The conversation was handed over to a."),
+        ("skipped", "The conversation was not handed over to b: the limit of hops was reached."),
+    ]
     check_messages(render_messages(result.messages))
+
+
+async def test_a_stored_run_of_a_team_that_lacks_a_member_says_so() -> None:
+    @tool(requires_approval=True)
+    def pay() -> str:
+        return "paid"
+
+    team = Team([agent("a", [call("c1", "pay")], [pay]), agent("b", [])])
+    handler = team.run("x")
+    async for event in handler.stream_events():
+        if isinstance(event, ApprovalRequired):
+            break
+    stored = handler.ctx.to_json()
+    await handler.cancel_run()
+    other = Team([agent("b", []), agent("c", [])])
+    handler = other.run(ctx=Context.from_json(other, stored))
+    [question] = other.approvals(handler.ctx)
+    handler.ctx.send_event(question.approve())
+    with pytest.raises(AgentConfigurationError, match="it is 'a''s turn in this stored run, and 'Team' has no such"):
+        await handler
+
+
+def test_an_unknown_option_is_refused() -> None:
+    with pytest.raises(AgentConfigurationError, match=r"Team has no option 'hop'\. Did you mean hops=...\?"):
+        Team([agent("a", []), agent("b", [])], hop=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue] because it is refused
 
 
 async def test_no_hop_at_all_is_a_bound_too() -> None:
@@ -453,13 +484,13 @@ async def test_an_answer_to_nobody_is_ignored(caplog: pytest.LogCaptureFixture) 
             lambda: Team([agent("a", [])], handoffs=cast("Any", ["a"])),
             r"Write handoffs=\{\"triage\": \[\"billing\"\]\}",
         ),
-        (lambda: Team([agent("a", [])], hops=-1), r"Team\(hops=-1\): it is a whole number of 0 or more"),
+        (lambda: Team([agent("a", [])], hops=-1), r"Team\(hops=-1\): it must be a whole number of 0 or more"),
         (lambda: Team([agent("a", [])], hops=True), "a whole number"),
         (
-            lambda: Team([agent("a", [])], llm=OfflineModel()),
+            lambda: Team([agent("a", [])], llm=OfflineModel()),  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue] because it is refused
             r"a team has no model of its own\. Give llm= to its agents",
         ),
-        (lambda: Team([agent("a", [])], output=City), "Give output= to its agents"),
+        (lambda: Team([agent("a", [])], output=City), "Give output= to its agents"),  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue] because it is refused
         (lambda: Team([agent("a", [])], budget=Budget(last_answer=True)), "no model of its own that could be asked"),
     ],
 )

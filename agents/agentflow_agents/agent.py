@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from agentflow import Context, Workflow
 from agentflow.errors import shown
 from agentflow.log import logger
+from agentflow.observe import current_scope
 from agentflow.workflow import graph_of
 from agentflow_llm import (
     ChatMessage,
@@ -164,17 +165,20 @@ class Agent(Workflow[AgentInput, AgentResult[OutputT]], Generic[OutputT]):
             fields["query"] = query
         if history is not None:
             fields["history"] = list(history)
-        return super().run(ctx=ctx, start_event=start_event, stepwise=stepwise, detached=detached, **fields)
+        handler = super().run(ctx=ctx, start_event=start_event, stepwise=stepwise, detached=detached, **fields)
+        if ctx is not None and query is None and start_event is None and not _is_child():
+            for question in self.approvals(handler.ctx):
+                handler.ctx.write_event_to_stream(question)
+        return handler
 
     def run_sync(self, query: str | None = None, **arguments: Any) -> AgentResult[OutputT]:
         """As `run`, in plain code. See `Workflow.run_sync`."""
         return super().run_sync(query=query, **arguments)
 
-    async def approvals(self, ctx: Context[Any]) -> list[ApprovalRequired]:
-        """What a run waits for: the questions that no `Approval` has answered yet.
+    def approvals(self, ctx: Context[Any]) -> list[ApprovalRequired]:
+        """What a run waits for: the questions that no `Approval` has answered yet: `agent.approvals(handler.ctx)`.
 
-        A run that was put away does not ask again when it goes on: `await agent.approvals(handler.ctx)` says what it
-        had asked.
+        The stream of a run that goes on, `agent.run(ctx=...)`, shows them again.
         """
         return state_of(ctx).waiting()
 
@@ -339,6 +343,12 @@ def as_tools(tools: Iterable[object]) -> Iterable[object]:
     if not isinstance(given, Iterable) or isinstance(given, str):
         return tools  # a toolbox says what is wrong with it
     return [tool.as_tool() if isinstance(tool, Agent) else tool for tool in tools]
+
+
+def _is_child() -> bool:
+    """Is this the code of a step? What a child asks, its parent asks."""
+    scope = current_scope.get()
+    return scope is not None and scope.run is not None
 
 
 def _factories(graph: Graph) -> set[Hashable]:

@@ -11,6 +11,7 @@ The tools that the model asks for in one turn are called at once. Every call has
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from agentflow import Context, step
@@ -113,6 +114,7 @@ class FunctionAgent(Agent[OutputT]):
     @step
     async def prepare(self, ctx: Context[AgentState], ev: AgentInput, memory: Remembered) -> Turn:
         """Put the question behind what was said before."""
+        await asyncio.sleep(0)  # who is to follow the stream in a task of its own has begun to by then
         state = state_of(ctx)
         talk, state.spending, state.children, state.asked = state.conversation, Spending(), {}, {}
         await self.begin_talk(talk, ev, memory, self._system)

@@ -32,32 +32,32 @@ class AgentOptions(TypedDict, total=False):
 
 _BUDGET = "budget=Budget(turns=10)"
 MEANT = {
-    "model": "llm=",
+    "model": "llm=...",
     "client": "llm=OpenAI(..., client=...)",
-    "instructions": "system_prompt=",
-    "prompt": "system_prompt=",
+    "instructions": "system_prompt=...",
+    "prompt": "system_prompt=...",
     "max_turns": _BUDGET,
     "max_iterations": _BUDGET,
     "max_steps": _BUDGET,
     "early_stopping_method": "budget=Budget(turns=10, last_answer=True)",
-    "output_cls": "output=",
-    "output_type": "output=",
-    "response_format": "output=",
-    "can_handoff_to": "handoffs= of a Team",
-    "handoffs": "handoffs= of a Team",
+    "output_cls": "output=...",
+    "output_type": "output=...",
+    "response_format": "output=...",
+    "can_handoff_to": "handoffs=... of a Team",
+    "handoffs": "handoffs=... of a Team",
 }
 """What other frameworks call an option of an agent, and what it is here."""
 ASKED = {
-    "user_msg": "query=",
-    "user_message": "query=",
-    "input": "query=",
-    "question": "query=",
-    "message": "query=",
-    "prompt": "query=",
-    "chat_history": "history=",
-    "messages": "history=",
-    "message_history": "history=",
-    "memory": "memory= of the agent",
+    "user_msg": "query=...",
+    "user_message": "query=...",
+    "input": "query=...",
+    "question": "query=...",
+    "message": "query=...",
+    "prompt": "query=...",
+    "chat_history": "history=...",
+    "messages": "history=...",
+    "message_history": "history=...",
+    "memory": "memory=... of the agent",
     "max_turns": f"{_BUDGET} of the agent",
     "max_iterations": f"{_BUDGET} of the agent",
     "max_steps": f"{_BUDGET} of the agent",
@@ -72,10 +72,8 @@ def check_names(what: str, given: Iterable[str], known: Iterable[str], meant: Ma
         if name in known:
             continue
         near = get_close_matches(name, known, n=1)
-        hint = meant.get(name) or (f"{near[0]}=" if near else None)
-        raise AgentConfigurationError(
-            f"{what} has no option {name!r}.{f' Write {hint}' if hint else ''} There are {', '.join(sorted(known))}."
-        )
+        hint = f" It is {meant[name]} here." if name in meant else f" Did you mean {near[0]}=...?" if near else ""
+        raise AgentConfigurationError(f"{what} has no option {name!r}.{hint} There are {', '.join(sorted(known))}.")
 
 
 def check_options(kind: str, llm: object, memory: object, system_prompt: object, budget: object) -> None:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 from agentflow import Context, Event, step
 from agentflow.codec import Codec
 from agentflow.errors import shown
-from agentflow_llm import ChatMessage, Memory, Usage
+from agentflow_llm import ChatMessage, Memory, ToolResultPart, Usage
 
 from .agent import Agent
 from .budget import Accounts, Spending
@@ -29,15 +29,21 @@ from .events import (
     Approval,  # noqa: TC001 because the steps' annotations are read when they run
     ApprovalRequired,  # noqa: TC001 because the steps' annotations are read when they run
 )
+from .handover import tool_name
+from .options import MEANT, AgentOptions, check_names
 from .resources import Remembered  # noqa: TC001 because the steps' annotations are read when they run
 from .roster import Roster
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from typing_extensions import Unpack
+
     from agentflow import Handler
 
     from .budget import Budget
+
+_OWN = ["agents", "first", "handoffs", "shared", "memory", "hops", "budget"]
 
 
 class AgentTurn(Event):
@@ -105,6 +111,7 @@ class Team(Agent[Any]):
 
     PROMPTS: ClassVar[Mapping[str, str]] = {
         "handed_over": "{message}\n\n(The conversation was handed over to you by {name}.)",
+        "too_many_hops": "The conversation was not handed over to {name}: the limit of hops was reached.",
     }
 
     def __init__(  # noqa: PLR0913 because these are the options that users know; the rest is every agent's
@@ -117,13 +124,14 @@ class Team(Agent[Any]):
         memory: Memory | None = None,
         hops: int = 10,
         budget: Budget | None = None,
-        **options: Any,
+        **options: Unpack[AgentOptions],
     ) -> None:
         for option in ("llm", "output", "system_prompt"):
             if option in options:
                 raise AgentConfigurationError(
                     f"Team({option}=...): a team has no model of its own. Give {option}= to its agents."
                 )
+        check_names(type(self).__name__, options, [*_OWN, *AgentOptions.__optional_keys__], MEANT)
         super().__init__(memory=memory, budget=budget, **options)
         if self.budget.last_answer:
             raise AgentConfigurationError(
@@ -131,7 +139,7 @@ class Team(Agent[Any]):
                 "budget to its agents."
             )
         if isinstance(hops, bool) or not isinstance(cast("object", hops), int) or hops < 0:
-            raise AgentConfigurationError(f"Team(hops={shown(hops)}): it is a whole number of 0 or more.")
+            raise AgentConfigurationError(f"Team(hops={shown(hops)}): it must be a whole number of 0 or more.")
         self.roster = Roster(agents, first, handoffs)
         self.outputs = [kind for agent in self.roster.agents.values() for kind in _outputs_of(agent)]
         """The classes of which an answer may be."""
@@ -159,6 +167,11 @@ class Team(Agent[Any]):
         """Let an agent speak, until it has answered, hands over, or waits for a person."""
         talk = await talk_of(ctx)
         await _remember(talk, memory)
+        if ev.agent not in self.roster.agents:
+            raise AgentConfigurationError(
+                f"it is {ev.agent!r}'s turn in this stored run, and {self.name!r} has no such agent. There are "
+                f"{', '.join(map(repr, self.roster.agents))}."
+            )
         accounts = Accounts(self.budget, talk.spending)
         exceeded = ""
         try:
@@ -188,6 +201,8 @@ class Team(Agent[Any]):
                     agent=to.to, query=self.prompt("handed_over", name=ev.agent, message=to.message).strip()
                 )
             stopped_by = "hops"
+            said = talk.messages[talk.kept :]
+            talk.messages[talk.kept :] = [self._not_handed_over(message, to.to) for message in said]
         output = self._codec_of_outputs.encode(outcome.output, "the output", keep=lambda unknown: unknown)
         left: dict[str, Any] = {"output": output, "messages": [], "usage": Usage(), "stopped_by": stopped_by}
         return Spoken(result=outcome.model_copy(update=left), exceeded=exceeded)
@@ -215,10 +230,22 @@ class Team(Agent[Any]):
         talk.spending.start_clock()
         return talk.turn if answered(child, ev) else None
 
-    async def approvals(self, ctx: Context[Any]) -> list[ApprovalRequired]:
+    def approvals(self, ctx: Context[Any]) -> list[ApprovalRequired]:
         """See `Agent.approvals`."""
-        child = (await talk_of(ctx)).child
+        child = cast("TeamState", ctx.store.peek()).talk.child
         return [] if child is None else [*child.asked.values()]
+
+    def _not_handed_over(self, message: ChatMessage, to: str) -> ChatMessage:
+        """The message, in which the call that would have handed over is skipped."""
+        name = f"hand_over_to_{tool_name(to)}"
+        if message.role != "tool" or not any(result.name == name for result in message.tool_results):
+            return message
+        skipped = {"content": self.prompt("too_many_hops", name=to), "outcome": "skipped"}
+        parts = [
+            part.model_copy(update=skipped) if isinstance(part, ToolResultPart) and part.name == name else part
+            for part in message.content
+        ]
+        return message.model_copy(update={"content": tuple(parts)})
 
     def _start(self, talk: Talk, turn: AgentTurn) -> Handler[AgentResult[Any]]:
         agent = self.roster.agents[turn.agent]

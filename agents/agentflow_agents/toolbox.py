@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from agentflow.errors import shown
 from agentflow.observe import Kind, operation
@@ -174,6 +174,9 @@ def _briefly(error: BaseException) -> str:
     """The class and first line of an error; of a group, those of its members."""
     if isinstance(error, BaseExceptionGroup):
         return "; ".join(map(_briefly, cast("BaseExceptionGroup[BaseException]", error).exceptions))
+    if isinstance(error, ValidationError):  # its first line only counts them
+        told = [f"{'.'.join(map(str, one['loc'])) or 'it'}: {one['msg']}" for one in error.errors(include_url=False)]
+        return f"{type(error).__name__} of {error.title}: {'; '.join(told)}"
     said = next(iter(_said(error).splitlines()), "")
     kind = type(error).__name__
     return f"{kind}: {said}" if said else kind
