@@ -62,7 +62,11 @@ def invalid() -> BaseException:
         (StopIteration, "The tool failed: RuntimeError: the tool raised StopIteration"),
         (lambda: RecursionError("too deep"), "The tool failed: RecursionError: too deep"),
         (MemoryError, "The tool failed: MemoryError"),
-        (invalid, "The tool failed: ValidationError: 1 validation error for City"),
+        (
+            invalid,
+            "The tool failed: ValidationError of City: people: Input should be a valid integer, unable to parse string as "
+            "an integer",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -675,7 +675,7 @@ def test_it_is_drawn(tmp_path: Path) -> None:
         ({}, r'RAGAgent\(\) has no documents. Write RAGAgent\("path/of/a/folder"'),
         ({"documents": FARM, "top_k": 0}, r"top_k=0\): it must be a whole number of 1 or more"),
         ({"documents": FARM, "rewrites": True}, r"rewrites=True\): it must be a whole number of 0 or more"),
-        ({"documents": FARM, "similarity_top_k": 3}, r"no option 'similarity_top_k'. Write top_k="),
+        ({"documents": FARM, "similarity_top_k": 3}, r"no option 'similarity_top_k'. It is top_k=... here"),
         ({"documents": FARM, "top_n": 3}, r"RAGAgent has no option 'top_n'"),
         ({"documents": FARM, "reranker": 3}, r"reranker=3\): it has no rerank"),
         ({"documents": Finder(), "embedder": HashEmbedder()}, "has its own. Leave them out"),

@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 _OWN = "documents llm memory system_prompt embedder store reranker top_k rewrites output budget"
 """The options of an agent for documents, beside those that are the same for every agent."""
 _SEARCHING = {
-    "similarity_top_k": "top_k=",
-    "k": "top_k=",
-    "embed_model": "embedder=",
-    "vector_store": "store=",
-    "node_postprocessors": "reranker=",
-    "index": "it as the first argument",
-    "retriever": "it as the first argument",
+    "similarity_top_k": "top_k=...",
+    "k": "top_k=...",
+    "embed_model": "embedder=...",
+    "vector_store": "store=...",
+    "node_postprocessors": "reranker=...",
+    "index": "the first argument",
+    "retriever": "the first argument",
 }
 """What other frameworks call one of these."""
 _CANDIDATES = 4
