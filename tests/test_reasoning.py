@@ -448,3 +448,8 @@ def test_what_was_read_and_told_again_is_read_alike(output: dict[str, Any]) -> N
     ]
     (again,) = transcribed([ChatMessage(role="assistant", content=parts)])
     assert read_reasoning(again.text, TOOLS) == Reasoning(found.thought, found.actions, found.answer)
+
+
+def test_a_final_answer_may_stand_behind_the_thought_in_its_line() -> None:
+    found = read_reasoning("Thought: I know. Final Answer: 42", [])
+    assert (found.thought, found.answer) == ("I know.", "42")

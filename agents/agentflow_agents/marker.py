@@ -36,7 +36,8 @@ _SENTENCE: Final = ".!?:;)\\]\u2026\u3002\uff01\uff1f"
 _ENDED: Final = rf"(?:(?<=[{_SENTENCE}])|(?<=[{_SENTENCE}][\"'\u201d]))"
 _INLINE = re.compile(
     rf"(?:{_ENDED}[ \t]{{1,3}}(?P<opened>\*{{0,2}})(?P<word>Answer|Action|Observation)|"
-    r"(?<=\w)[ \t]{1,3}(?P<opened_2>\*{0,2})(?P<word_2>Final Answer))[ \t]?(?P<closed>\*{0,2})[:\uff1a]"
+    rf"(?<=[\w{_SENTENCE}])[ \t]{{1,3}}(?P<opened_2>\*{{0,2}})(?P<word_2>Final Answer))"
+    r"[ \t]?(?P<closed>\*{0,2})[:\uff1a]"
 )
 
 
