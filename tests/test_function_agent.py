@@ -176,8 +176,8 @@ async def test_stream_shows_calls_and_results_and_ends_with_the_result() -> None
         handler = FunctionAgent([add], model, name="clerk").run("x")
         events = [event async for event in handler.stream_events()]
     assert events[:3] == [
-        ToolCall(id="c1", name="add", arguments='{"a": 1, "b": 2}', agent="clerk"),
-        ToolCall(id="c2", name="nope", arguments='{"a": 1, "b": 2}', agent="clerk"),
+        ToolCall(call_id="c1", name="add", arguments='{"a": 1, "b": 2}', agent="clerk"),
+        ToolCall(call_id="c2", name="nope", arguments='{"a": 1, "b": 2}', agent="clerk"),
         ToolResult(call_id="c1", name="add", content="3", agent="clerk"),
     ]
     assert isinstance(events[3], ToolResult)

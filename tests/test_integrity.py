@@ -351,7 +351,7 @@ async def shown(handler: Handler[Any]) -> None:
 async def check_stream(handler: Handler[Any], result: AgentResult[Any]) -> None:
     """Each call that was shown has one result that was shown, and is in the conversation with just that."""
     events = [event async for event in handler.subscribe(after=0)]
-    asked = [event.id for event in events if isinstance(event, ToolCall) and event.agent != "colleague"]
+    asked = [event.call_id for event in events if isinstance(event, ToolCall) and event.agent != "colleague"]
     told = [event for event in events if isinstance(event, ToolResult) and event.agent != "colleague"]
     assert sorted(asked) == sorted(event.call_id for event in told)
     kept = {part.call_id: part.content for message in result.messages for part in message.tool_results}

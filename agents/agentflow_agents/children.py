@@ -142,16 +142,16 @@ class Place:
         finally:
             _place.reset(token)
         if self.paused is None:
-            self._children.pop(self.call.id, None)
+            self._children.pop(self.call.call_id, None)
 
     async def run(self, agent: Agents, query: str) -> AgentResult[Any] | None:
         """The result of the agent; None where it was put away."""
-        child = self._children.get(self.call.id)
-        outcome = await run_child(agent, child, lambda: agent.run(query=query), self.call.id, self._taken)
+        child = self._children.get(self.call.call_id)
+        outcome = await run_child(agent, child, lambda: agent.run(query=query), self.call.call_id, self._taken)
         if not isinstance(outcome, Paused):
             return outcome
         outcome.child.call = self.call
-        self._children[self.call.id] = outcome.child
+        self._children[self.call.call_id] = outcome.child
         self.paused = outcome
         return None
 

@@ -70,7 +70,7 @@ class ToolCall(Event):
     - `arguments`: JSON text as the model wrote it, or a person who approved the call.
     """
 
-    id: str
+    call_id: str
     name: str
     arguments: str
     agent: str = ""

@@ -142,7 +142,7 @@ class FunctionAgent(Agent[OutputT]):
             return await self._corrected(talk, memory)
         if isinstance(reply, Finished):
             return reply
-        calls = [ToolCall(id=c.id, name=c.name, arguments=c.arguments, agent=self.name) for c in talk.hear(reply)]
+        calls = [ToolCall(call_id=c.id, name=c.name, arguments=c.arguments, agent=self.name) for c in talk.hear(reply)]
         if not calls:
             return Finished(stopped_by="answer")
         for call in calls:
@@ -161,20 +161,22 @@ class FunctionAgent(Agent[OutputT]):
         state = state_of(ctx)
         talk, accounts = state.conversation, Accounts(self.budget, state.spending)
         tools = self.tools_of(talk, tools)
-        call = ToolCallPart(id=ev.id, name=ev.name, arguments=ev.arguments)
-        goes_on = ev.id in state.children
+        call = ToolCallPart(id=ev.call_id, name=ev.name, arguments=ev.arguments)
+        goes_on = ev.call_id in state.children
         asked = None if ev.approved or goes_on else tools.asks_approval(ev.name, ev.arguments)
         if asked is not None:
             accounts.stop_clock()
-            state.asked[ev.id] = ApprovalRequired(call_id=ev.id, tool=ev.name, arguments=asked, agent=self.name)
-            return state.asked[ev.id]
-        if not goes_on and not accounts.take_tool_call(ev.id):
+            state.asked[ev.call_id] = ApprovalRequired(
+                call_id=ev.call_id, tool=ev.name, arguments=asked, agent=self.name
+            )
+            return state.asked[ev.call_id]
+        if not goes_on and not accounts.take_tool_call(ev.call_id):
             return self._told(ctx, call, self.prompt("skipped", limit="tool_calls"), "skipped")
         place = Place(state.children, ev, talk.call_ids)
         tool = tools.find(ev.name)
         within = None if tool is not None and tool.keeps_time else accounts.seconds_left()
         with accounts.shared(), place.here():
-            result = await tools.execute(ev.id, ev.name, ev.arguments, ctx=ctx, within=within)
+            result = await tools.execute(ev.call_id, ev.name, ev.arguments, ctx=ctx, within=within)
         if place.paused is not None:
             for _ in place.paused.questions:
                 accounts.stop_clock()
@@ -182,7 +184,7 @@ class FunctionAgent(Agent[OutputT]):
         content, times = result.content, talk.times(call, result.content)
         if times >= _REPEATED:
             content = f"{content}\n\n{self.prompt('repeated', times=str(times))}"
-        if ev.approved and ev.arguments != talk.arguments_of(ev.id):
+        if ev.approved and ev.arguments != talk.arguments_of(ev.call_id):
             content = f"{self.prompt('edited', arguments=ev.arguments)}\n\n{content}"
         return self._told(ctx, call, content, result.outcome)
 
@@ -211,7 +213,7 @@ class FunctionAgent(Agent[OutputT]):
             if problem:
                 state.asked[ev.call_id] = question.model_copy(update={"problem": problem})
                 return state.asked[ev.call_id]
-            decided = ToolCall(id=call.id, name=call.name, arguments=arguments, agent=self.name, approved=True)
+            decided = ToolCall(call_id=call.id, name=call.name, arguments=arguments, agent=self.name, approved=True)
         del state.asked[ev.call_id]
         accounts.start_clock()
         return decided
