@@ -11,11 +11,13 @@ import pytest
 from pydantic import BaseModel
 
 import typing_agents
-from agentflow import Context, Event, Handler, WorkflowTimeoutError
+from agentflow import Context, Event, Handler, HumanResponseEvent, InputRequiredEvent, WorkflowTimeoutError, step
 from agentflow.clock import use_clock
 from agentflow.testing import FakeClock
 from agentflow_agents import (
+    Agent,
     AgentConfigurationError,
+    AgentInput,
     AgentResult,
     ApprovalRequired,
     FunctionAgent,
@@ -195,6 +197,42 @@ async def test_an_answer_of_a_tool_is_shown_like_any_answer() -> None:
     with ScriptedModel([ToolCallPart(id="1", name="look", arguments="{}")]) as model:
         events = await followed(FunctionAgent([direct], model).run("x"))
     assert texts(events) == ["nothing"]
+
+
+async def test_an_answer_of_a_tool_is_not_mixed_with_what_a_model_is_told() -> None:
+    @tool(return_direct=True, requires_approval=True)
+    def pay(euros: int) -> str:
+        """Pay."""
+        return f"{euros} paid"
+
+    with ScriptedModel([ToolCallPart(id="1", name="pay", arguments='{"euros": 9}')]) as model:
+        handler = FunctionAgent([pay], model).run("x")
+        async for event in handler.stream_events():
+            if isinstance(event, ApprovalRequired):
+                handler.ctx.send_event(event.approve({"euros": 5}))
+        assert str(await handler) == "5 paid"
+
+
+async def test_an_agent_may_have_steps_and_a_state_of_its_own() -> None:
+    class Parrot(Agent):
+        @step
+        async def repeat(self, ctx: Context, ev: AgentInput) -> InputRequiredEvent:
+            await ctx.set("query", ev.query)
+            return InputRequiredEvent()
+
+        @step
+        async def answer(self, ctx: Context, ev: HumanResponseEvent) -> AgentResult:
+            return AgentResult(output=await ctx.get("query"), messages=[], usage=Usage(), stopped_by="answer")
+
+    handler = Parrot().run("Hello?")
+    await handler.until_asked()
+    stored = handler.ctx.to_json()
+    await handler.cancel_run()
+    again = Parrot()
+    handler = again.run(ctx=Context.from_json(again, stored))
+    assert again.approvals(handler.ctx) == []
+    handler.ctx.send_event(HumanResponseEvent())
+    assert str(await handler) == "Hello?"
 
 
 async def test_tools_may_keep_things_in_the_state_of_a_run() -> None:

@@ -36,7 +36,7 @@ from .options import ASKED, check_names, check_options, shape_of
 from .prompts import merged_prompts
 from .records import Suspended
 from .resources import choose_model, no_memory
-from .state import state_of
+from .state import AgentState, state_of
 from .tool import Tool
 
 if TYPE_CHECKING:
@@ -180,7 +180,8 @@ class Agent(Workflow[AgentInput, AgentResult[OutputT]], Generic[OutputT]):
 
         The stream of a run that goes on, `agent.run(ctx=...)`, shows them again.
         """
-        return state_of(ctx).waiting()
+        state: object = state_of(ctx)  # an agent of one's own may keep another one
+        return state.waiting() if isinstance(state, AgentState) else []
 
     def as_tool(
         self, name: str | None = None, description: str | None = None, **options: Unpack[Options]

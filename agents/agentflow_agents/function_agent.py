@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
+    from agentflow_llm import ToolResultPart
     from agentflow_llm.messages import ToolOutcome
 
     from .budget import Budget
@@ -182,9 +183,10 @@ class FunctionAgent(Agent[OutputT]):
                 accounts.stop_clock()
             return place.paused.questions
         content, times = result.content, talk.times(call, result.content)
-        if times >= _REPEATED:
+        direct = self._is_direct(result, tools)  # then no model reads it, and what is told to one has no place in it
+        if times >= _REPEATED and not direct:
             content = f"{content}\n\n{self.prompt('repeated', times=str(times))}"
-        if ev.approved and ev.arguments != talk.arguments_of(ev.call_id):
+        if ev.approved and not direct and ev.arguments != talk.arguments_of(ev.call_id):
             content = f"{self.prompt('edited', arguments=ev.arguments)}\n\n{content}"
         return self._told(ctx, call, content, result.outcome)
 
@@ -281,7 +283,7 @@ class FunctionAgent(Agent[OutputT]):
         ctx.write_event_to_stream(told)
         return told
 
-    def _is_direct(self, result: ToolResult, tools: Toolbox) -> bool:
+    def _is_direct(self, result: ToolResult | ToolResultPart, tools: Toolbox) -> bool:
         """Is the result the answer?"""
         tool = tools.find(result.name)
         direct = tool is not None and tool.return_direct and result.outcome == "ok"
