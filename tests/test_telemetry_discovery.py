@@ -122,9 +122,9 @@ def test_a_provider_that_does_nothing_is_none() -> None:
     told = program("""
         from opentelemetry import trace
         trace.set_tracer_provider(trace.NoOpTracerProvider())
-        from agentflow_instrumentation.discovery import observer
+        from agentflow_instrumentation.discovery import observers
         run()
-        say(observer())
+        say(observers())
     """)
     assert told is None
 

@@ -213,7 +213,7 @@ async def test_after_shutdown_nothing_more_is_made_and_setup_may_be_called_again
     assert telemetry.shutdown() == []
     assert len(receiver.spans) == 5
     await Chain().run()
-    assert discovery.observer() is None
+    assert discovery.TRACES.observer() is None
     with setup(endpoint=receiver.http_endpoint):
         await Chain().run()
     assert len(receiver.spans) == 10
@@ -226,7 +226,7 @@ async def test_a_provider_that_was_shut_down_stays_so_when_it_is_the_global_one_
         pass
     for provider in (TracerProvider(shutdown_on_exit=False), telemetry.tracer_provider):
         monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
-        assert (discovery.observer() is None) is (provider is telemetry.tracer_provider)
+        assert (discovery.TRACES.observer() is None) is (provider is telemetry.tracer_provider)
 
 
 async def test_two_setups_go_each_its_way(receiver: OtlpReceiver, tmp_path: Path) -> None:

@@ -9,58 +9,102 @@ import atexit
 import os
 from sys import modules
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
 
 if TYPE_CHECKING:
-    from .spans import SpanObserver
+    from collections.abc import Callable
 
-_API = "opentelemetry.trace"
+    from agentflow.observe import Observer
+
 _deciding = Lock()
-_provider: object = None
-_observer: SpanObserver | None = None
-_chosen: list[SpanObserver] = []
-"""What `use` was given for the global provider, and `leave` was not, the latest last."""
-_left: WeakSet[object] = WeakSet()
-"""The providers of ours that nobody uses any more: they export nothing."""
-_chosen_by_name = bool(os.environ.get("OTEL_PYTHON_TRACER_PROVIDER"))
 
 
-def observer() -> SpanObserver | None:
-    """The observer that makes spans, where a tracer provider has been set up, by whomever; else None.
+class Closing(Protocol):
+    """An observer that is told when nobody looks through it any more."""
 
-    `AGENTFLOW_TELEMETRY=off` and `OTEL_SDK_DISABLED=true` turn it off; they are read when a provider is first seen.
-    """
-    api = modules.get(_API)
-    if api is None and not _chosen_by_name:
-        return None
-    # asked at the start of every run: the API's own function looks into the environment each time
-    provider = getattr(api, "_TRACER_PROVIDER", None)
-    return _observer if provider is _provider and not _chosen_by_name else _decide(provider)
+    def close(self) -> None:
+        """End what is open."""
 
 
-def use(provider: object, chosen: SpanObserver) -> None:
-    """Let `chosen` observe as long as `provider` is the global one, until `leave`."""
-    global _provider  # noqa: PLW0603 because the global provider is the process's, too
-    with _deciding:
-        if provider is not _provider:
-            _chosen.clear()
-        _chosen.append(chosen)
-        _left.discard(provider)
-        _provider = provider
-        _replace(chosen)
+class Signal:
+    """Traces, metrics or logs: who observes as long as which provider is the process's global one."""
 
+    def __init__(self, api: str, attribute: str, variable: str, make: Callable[[Any], Any]) -> None:
+        self._api = api
+        self._attribute = attribute
+        self._make_observer = make
+        self._chosen_by_name = bool(os.environ.get(variable))
+        self._provider: object = None
+        self._observer: Any = None
+        self._chosen: list[Any] = []
+        """What `use` was given for the global provider, and `leave` was not, the latest last."""
+        self._left: WeakSet[Any] = WeakSet()
+        """The providers of ours that nobody uses any more: they export nothing."""
 
-def leave(provider: object, chosen: SpanObserver, *, ours: bool) -> None:
-    """Take back `use`. Whoever was chosen before observes again; a provider that is not ours is observed as ever."""
-    with _deciding:
-        if provider is _provider and chosen in _chosen:
-            _chosen.remove(chosen)
-            _replace(_chosen[-1] if _chosen else None if ours else _make(provider))
-            if _chosen:
-                return
-        if ours:
-            _left.add(provider)
+    def observer(self) -> Any:
+        """The observer, where a provider has been set up, by whomever; else None.
+
+        `AGENTFLOW_TELEMETRY=off` and `OTEL_SDK_DISABLED=true` turn it off; they are read when a provider is first seen.
+        """
+        api = modules.get(self._api)
+        if api is None and not self._chosen_by_name:
+            return None
+        # asked at the start of every run: the API's own function looks into the environment each time
+        provider = getattr(api, self._attribute, None)
+        unchanged = provider is self._provider and not self._chosen_by_name
+        return self._observer if unchanged else self._decide(provider)
+
+    def use(self, provider: object, chosen: Closing) -> None:
+        """Let `chosen` observe as long as `provider` is the global one, until `leave`."""
+        with _deciding:
+            if provider is not self._provider:
+                self._chosen.clear()
+            self._chosen.append(chosen)
+            self._left.discard(provider)
+            self._provider = provider
+            self._replace(chosen)
+
+    def leave(self, provider: object, chosen: Closing, *, ours: bool) -> None:
+        """Take back `use`. Whoever was chosen before observes again; others' providers are observed as ever."""
+        with _deciding:
+            if provider is self._provider and chosen in self._chosen:
+                self._chosen.remove(chosen)
+                self._replace(self._chosen[-1] if self._chosen else None if ours else self._make(provider))
+                if self._chosen:
+                    return
+            if ours:
+                self._left.add(provider)
+
+    def _replace(self, new: Any) -> None:
+        old, self._observer = self._observer, new
+        if old is not None:
+            atexit.unregister(old.close)
+        if new is not None:
+            atexit.register(new.close)
+
+    def _decide(self, provider: object) -> Any:
+        """The global provider is another than before."""
+        with _deciding:
+            if self._chosen_by_name:
+                from importlib import import_module  # noqa: PLC0415 because only a variable of the environment asks
+
+                self._chosen_by_name = False
+                get = f"get{self._attribute.lower()}"  # loads the provider that the variable names
+                provider = getattr(import_module(self._api), get)()
+                provider = getattr(modules[self._api], self._attribute, provider)
+            if provider is not self._provider:
+                self._chosen.clear()
+                self._replace(self._make(provider))
+                self._provider = provider
+            return self._observer
+
+    def _make(self, provider: Any) -> Any:
+        if provider is None or provider in self._left or is_off():
+            return None
+        if type(provider).__name__.startswith(("NoOp", "Proxy", "_Proxy")):  # the API's own: nobody has set it up
+            return None
+        return self._make_observer(provider)
 
 
 def is_off() -> bool:
@@ -69,39 +113,17 @@ def is_off() -> bool:
     return off or os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
 
 
-def _replace(new: SpanObserver | None) -> None:
-    global _observer
-    old, _observer = _observer, new
-    if old is not None:
-        atexit.unregister(old.close)
-    if new is not None:
-        atexit.register(new.close)
-
-
-def _decide(provider: object) -> SpanObserver | None:
-    """The global provider is another than before."""
-    global _provider, _chosen_by_name  # noqa: PLW0603 because the global provider is the process's, too
-    with _deciding:
-        if _chosen_by_name:
-            from opentelemetry import trace  # noqa: PLC0415 because only this variable asks for it
-
-            _chosen_by_name = False
-            trace.get_tracer_provider()  # loads the provider that OTEL_PYTHON_TRACER_PROVIDER names
-            provider = getattr(modules[_API], "_TRACER_PROVIDER", provider)
-        if provider is not _provider:
-            _chosen.clear()
-            _replace(_make(provider))
-            _provider = provider
-        return _observer
-
-
-def _make(provider: Any) -> SpanObserver | None:
-    if provider is None or provider in _left or is_off():
-        return None
-    from opentelemetry.trace import NoOpTracerProvider, ProxyTracerProvider  # noqa: PLC0415 because somebody set it up
-
-    if isinstance(provider, NoOpTracerProvider | ProxyTracerProvider):
-        return None
+def _make_spans(provider: Any) -> Any:
     from .spans import SpanObserver  # noqa: PLC0415 because it imports OpenTelemetry
 
     return SpanObserver(provider)
+
+
+TRACES = Signal("opentelemetry.trace", "_TRACER_PROVIDER", "OTEL_PYTHON_TRACER_PROVIDER", _make_spans)
+_SIGNALS = (TRACES,)
+
+
+def observers() -> tuple[Observer, ...] | None:
+    """The observers of a run that starts now; None where nobody has set anything up."""
+    found = tuple(observer for signal in _SIGNALS if (observer := signal.observer()) is not None)
+    return found or None

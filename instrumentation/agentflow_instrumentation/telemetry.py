@@ -86,7 +86,7 @@ class Telemetry:
         atexit.unregister(self._leave)
         if self._observer is not None:
             self._observer.close()
-            discovery.leave(self.tracer_provider, self._observer, ours=self.tracer_provider in _ours)
+            discovery.TRACES.leave(self.tracer_provider, self._observer, ours=self.tracer_provider in _ours)
         for outlet in self._outlets:
             outlet.shutdown(timeout)
             _hubs[self.tracer_provider].remove(outlet)
@@ -162,7 +162,7 @@ def setup(  # noqa: PLR0913 because an application says all of it in one place
     observer = SpanObserver(provider, content="preview" if by_default and stays_here else content, events=events)
     if by_default:
         _previewing.add(observer)
-    discovery.use(provider, observer)
+    discovery.TRACES.use(provider, observer)
     return Telemetry(provider, outlets, observer)
 
 
