@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 from collections import deque
 from threading import Lock
@@ -22,7 +20,6 @@ else:
 
 _MOST_ROWS = 20_000
 _MOST_TRACES = 256
-_NARROWEST = 60
 
 
 class _Trace:
@@ -85,21 +82,13 @@ class ConsoleExporter(SpanExporter):
 
     def _print(self, trace_id: int, trace: _Trace, *, complete: bool) -> None:
         file = sys.stderr if self._file is None else self._file
-        terminal = file.isatty()
-        width = (
-            min(tree.WIDTH, max(_NARROWEST, shutil.get_terminal_size((tree.WIDTH, 0)).columns))
-            if terminal
-            else tree.WIDTH
-        )
-        colours = terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
-        unicode = (getattr(file, "encoding", None) or "utf-8").lower().replace("-", "").startswith("utf")
         if complete:
             self._printed.append(trace_id)
         elif trace_id in self._printed:
             return
-        drawn = tree.Tree(trace.rows, width=width, colours=colours, unicode=unicode).lines()
-        if trace.left_out:
-            drawn.append(f"and {trace.left_out:,} spans more, which were not kept")
         title = f"trace {trace_id:032x}{'' if complete else ', unfinished'}"
-        file.write("\n".join([title, *drawn, "", ""]))
+        drawn = tree.drawn(trace.rows, title, file)
+        if trace.left_out:
+            drawn += f"and {trace.left_out:,} spans more, which were not kept\n"
+        file.write(f"{drawn}\n")
         file.flush()

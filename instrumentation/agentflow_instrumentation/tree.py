@@ -6,7 +6,9 @@ that collects and has not got all yet, where nothing else happened in it. Long r
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +16,13 @@ from . import names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from typing import TextIO
 
     from opentelemetry.sdk.trace import ReadableSpan
 
 WIDTH = 110
+
+_NARROWEST = 60
 
 _LABEL = 52
 _LEAST = 28
@@ -53,7 +58,9 @@ class Row:
         "outcome",
         "parent",
         "problem",
+        "retries",
         "said",
+        "spent",
         "start",
         "sure",
     )
@@ -72,8 +79,11 @@ class Row:
         self.notes = list(_notes(span))
         """What happened to a call, each as a title and a text."""
         self.problem = _problem(span, given, self.outcome, self.notes)
+        self.retries = sum(title.startswith("retry ") for title, _ in self.notes)
         if names.STEP in given:  # a step's retry is told with its problem
             self.notes = []
+        self.spent = _spent(given)
+        """Of a call of a model: tokens sent, tokens answered, dollars."""
         self.details = [detail for detail in _details(span, given) if detail]
         self.said = [
             _one_line(str(given[key]))
@@ -83,6 +93,13 @@ class Row:
         """What somebody else has written, to be shown as it stands."""
         self.sure = bool(self.problem or self.notes)
         """Is it never folded?"""
+
+
+def _spent(given: Mapping[str, Any]) -> tuple[int, int, float] | None:
+    if given.get(names.OPERATION) not in {"chat", "embeddings"}:
+        return None
+    sent, answered = int(given.get(names.INPUT_TOKENS, 0)), int(given.get(names.OUTPUT_TOKENS, 0))
+    return sent, answered, float(given.get(names.LLM_COST, 0.0))
 
 
 def _notes(span: ReadableSpan) -> Iterable[tuple[str, str]]:
@@ -166,8 +183,7 @@ def _answer(given: Mapping[str, Any]) -> Iterable[str]:
         yield "from the cache"
     yield _tokens(given)
     if names.LLM_COST in given:
-        cost = float(given[names.LLM_COST])
-        yield f"${cost:.2g}" if not 0 < cost < _CENT / 100 else f"less than ${_CENT / 100:g}"
+        yield dollars(float(given[names.LLM_COST]))
     if names.FIRST_CHUNK in given:
         yield f"first after {duration(given[names.FIRST_CHUNK] * 1e9)}"
     if names.LLM_LIMIT_WAIT in given:
@@ -227,6 +243,37 @@ def duration(ns: float) -> str:
         return f"{ms / 1000:.2f} s"
     minutes, seconds = divmod(round(ms / 1000), 60)
     return f"{minutes:,} min {seconds} s"
+
+
+def dollars(cost: float) -> str:
+    """A cost as one reads it."""
+    return f"${cost:.2g}" if not 0 < cost < _CENT / 100 else f"less than ${_CENT / 100:g}"
+
+
+def totals(rows: Iterable[Row]) -> str:
+    """What the calls of models in a trace took together, and how often something was tried again."""
+    spent = [row.spent for row in rows if row.spent is not None]
+    sent, answered, cost = (sum(column) for column in zip(*spent, strict=True)) if spent else (0, 0, 0.0)
+    retries = sum(row.retries for row in rows)
+    said = [_many(len(spent), "model call")] if spent else []
+    if sent or answered:
+        said.append(f"{sent:,} -> {answered:,} tokens")
+    if cost:
+        said.append(dollars(cost))
+    if retries:
+        said.append(f"{retries:,} {'retry' if retries == 1 else 'retries'}")
+    return ", ".join(said)
+
+
+def drawn(rows: Sequence[Row], title: str, file: TextIO) -> str:
+    """A trace as text for `file`: as wide and as colourful as a terminal is; plain elsewhere."""
+    terminal = file.isatty()
+    columns = shutil.get_terminal_size((WIDTH, 0)).columns if terminal else WIDTH
+    colours = terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+    unicode = (getattr(file, "encoding", None) or "utf-8").lower().replace("-", "").startswith("utf")
+    tree = Tree(rows, width=min(WIDTH, max(_NARROWEST, columns)), colours=colours, unicode=unicode)
+    total = totals(rows)
+    return "\n".join([f"{title}  {total}" if total else title, *tree.lines(), ""])
 
 
 class Tree:
