@@ -16,6 +16,7 @@ from agentflow.observe import Kind, Observer, current_scope
 from . import agents, clients, names, notes
 from .content import LIMITS, as_json, as_value, fields_of, level_from_environment
 from .failures import fail
+from .tracer import starter, tell
 from .trail import RunTrail, Trail, give_up, with_span
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ class SpanObserver(Observer):
         self.content: Content = level_from_environment() if content is None else content
         self.events: Events = events
         provider = trace.get_tracer_provider() if tracer_provider is None else tracer_provider
-        self._tracer: Tracer = provider.get_tracer(names.SCOPE, _version(), schema_url=names.SCHEMA)
+        self._tracer: Tracer = provider.get_tracer(names.SCOPE, names.version(), schema_url=names.SCHEMA)
+        self._start = starter(self._tracer)
         self._all_or_none = _samples_whole_traces(self._tracer)
         self._runs: WeakSet[Trail] = WeakSet()
 
@@ -112,18 +114,19 @@ class SpanObserver(Observer):
         span, trail.span = trail.span, None
         if span is None or not span.is_recording():
             return
-        span.set_attribute(names.OUTCOME, op.outcome)
-        if op.kind is not _EVENT:
+        if op.kind is _EVENT:
+            tell(span, {names.OUTCOME: op.outcome})
+        else:
             self._tell(op, trail, span, error)
         span.end(op.ended_at)
 
     def _tell(self, op: Operation, trail: Trail, span: trace.Span, error: BaseException | None) -> None:
-        if trail.counts is not None:
-            span.set_attributes(notes.totals(trail))
-        results = self._results(op, trail, error)
-        if results:
-            span.set_attributes(results)
         outcome = op.outcome
+        made: dict[str, AttributeValue] = {names.OUTCOME: outcome}
+        if trail.counts is not None:
+            made |= notes.totals(trail)
+        made |= self._results(op, trail, error)
+        tell(span, made)
         if outcome != "ok" and outcome in _FAILURES:
             fail(span, error, "timeout" if outcome == "timeout" else None, self.content, op.ended_at)
 
@@ -178,7 +181,7 @@ class SpanObserver(Observer):
             # detached inside a step: a trace of its own, that knows where it came from
             links = _links(trace.get_current_span(current).get_span_context())
             around = with_span(trace.INVALID_SPAN, current)
-        span = self._tracer.start_span(name, around, attributes=made, links=links, start_time=op.started_at)
+        span = self._start(name, around, attributes=made, links=links, start_time=op.started_at)
         trail = Trail(span, span.get_span_context(), op.name, "suspended")
         trail.run = RunTrail()
         op.ref.carry(self, trail)
@@ -208,9 +211,7 @@ class SpanObserver(Observer):
             made |= _shown(names.INPUT, names.INPUT_TYPE, fields_of(op.subject), LIMITS[self.content].value)
         parent = self._trail(op.parent)
         around = _inside(parent)
-        span = self._tracer.start_span(
-            f"step {op.name}", around, attributes=made, links=links, start_time=op.started_at
-        )
+        span = self._start(f"step {op.name}", around, attributes=made, links=links, start_time=op.started_at)
         trail = Trail(span, span.get_span_context(), op.name, "cancelled")
         if parent is not None:
             trail.run = parent.run
@@ -234,7 +235,7 @@ class SpanObserver(Observer):
             names.EVENT_TYPE: op.name,
         }
         parent = sender or self._trail(op.parent)
-        span = self._tracer.start_span(
+        span = self._start(
             f"event {op.name}",
             otel.get_current() if parent is None else parent.context,
             attributes=made,
@@ -253,7 +254,7 @@ class SpanObserver(Observer):
         parent = self._trail(op.parent)
         run = None if parent is None else parent.run
         made |= clients.begins(op, run, self.content)
-        span = self._tracer.start_span(
+        span = self._start(
             f"{first} {op.name}" if op.name else first, kind=kind, attributes=made, start_time=op.started_at
         )
         trail = Trail(span, span.get_span_context(), op.name, "cancelled")
@@ -317,15 +318,6 @@ def _produced(out: Any) -> object:
 def _shown(key: str, type_key: str, value: object, limit: int) -> dict[str, AttributeValue]:
     text, is_json = as_value(value, limit)
     return {key: text, type_key: names.JSON if is_json else names.TEXT}
-
-
-def _version() -> str | None:
-    from importlib import metadata  # noqa: PLC0415 because it is needed once
-
-    try:
-        return metadata.version("agentflow-otel")
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _samples_whole_traces(tracer: Any) -> bool:

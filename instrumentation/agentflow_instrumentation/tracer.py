@@ -1,0 +1,277 @@
+"""Starts spans as the SDK's tracer does, at a third of its price: what was made here is not checked again.
+
+Half of what a span costs in the SDK is that each attribute is looked at, cleaned and put under a lock, once for each
+way by which it may come. Ours are of the right types and few. So the span is the SDK's own class with its own
+fields, methods, limits, sampler and processors; only its construction is another. Where the SDK is not as it
+is known here, its tracer is asked instead.
+"""
+
+from __future__ import annotations
+
+from threading import Lock
+from time import time_ns
+from typing import TYPE_CHECKING, Any, Protocol
+
+from opentelemetry import trace
+from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Link, Span, Tracer
+    from opentelemetry.util.types import AttributeValue
+
+_SDK = "opentelemetry.sdk.trace"
+_SAMPLING = f"{_SDK}.sampling"
+_TRACER = {
+    "sampler",
+    "resource",
+    "span_processor",
+    "id_generator",
+    "instrumentation_info",
+    "_span_limits",
+    "_instrumentation_scope",
+}
+_TRACER_LATER = {"_tracer_config", "_tracer_metrics"}
+_SPAN = {
+    "_name",
+    "_context",
+    "_kind",
+    "_instrumentation_info",
+    "_instrumentation_scope",
+    "_parent",
+    "_start_time",
+    "_end_time",
+    "_attributes",
+    "_events",
+    "_links",
+    "_resource",
+    "_status",
+    "_sampler",
+    "_trace_config",
+    "_record_exception",
+    "_set_status_on_exception",
+    "_span_processor",
+    "_limits",
+    "_lock",
+}
+_SPAN_LATER = {"_record_end_metrics"}
+_ATTRIBUTES = {"maxlen", "dropped", "max_value_len", "_dict", "_lock", "_immutable"}
+_LIST = {"dropped", "_dq", "_lock"}
+
+
+class Start(Protocol):
+    """Starts a span, as `Tracer.start_span` does. `attributes` becomes the span's: who gives it keeps it no longer."""
+
+    def __call__(  # noqa: D102, PLR0913, PLR0917 because the class says it, and it is the SDK's signature
+        self,
+        name: str,
+        context: Context | None = None,
+        kind: SpanKind = SpanKind.INTERNAL,
+        attributes: dict[str, AttributeValue] | None = None,
+        links: tuple[Link, ...] = (),
+        start_time: int | None = None,
+    ) -> Span: ...
+
+
+def starter(tracer: Tracer) -> Start:
+    """What starts the spans of a tracer."""
+    if type(tracer).__module__ == _SDK and type(tracer).__name__ == "Tracer" and _Starter.fits(tracer):
+        return _Starter(tracer)
+    return tracer.start_span
+
+
+def tell(span: Span, attributes: Mapping[str, AttributeValue]) -> None:
+    """As `span.set_attributes`, for attributes that were made here."""
+    held: Any = getattr(span, "_attributes", None)
+    if type(span).__name__ != _LIGHT or held.max_value_len is not None:
+        span.set_attributes(attributes)
+        return
+    with held._lock:  # noqa: SLF001 because this is what the SDK does with them
+        known: dict[str, AttributeValue] = held._dict  # noqa: SLF001 because as above
+        if held._immutable or len(known) + len(attributes) > held.maxlen:  # noqa: SLF001 because as above
+            known = {}
+        else:
+            known.update(attributes)
+    if not known:
+        span.set_attributes(attributes)
+
+
+_LIGHT = "AgentflowSpan"
+
+
+class _Starter:
+    """`Tracer.start_span` of the SDK, for spans of ours."""
+
+    def __init__(self, tracer: Any) -> None:
+        from opentelemetry import attributes as sdk_attributes  # noqa: PLC0415 because it comes with the SDK
+        from opentelemetry.sdk import trace as sdk  # noqa: PLC0415 because a tracer of the SDK is there
+        from opentelemetry.sdk.trace.sampling import Decision  # noqa: PLC0415 because as above
+
+        self._tracer = tracer
+        self._sampler = tracer.sampler
+        self._follows = _follows_its_parent(tracer.sampler)
+        self._sampled: Any = Decision.RECORD_AND_SAMPLE
+        self._light: type[Any] = type(_LIGHT, (sdk._Span,), {})  # noqa: SLF001 because only a tracer makes spans
+        self._bounded: Any = sdk_attributes.BoundedAttributes
+        limits = tracer._span_limits  # noqa: SLF001 because nothing else has them
+        sample = _sample(tracer)
+        self._most: int | None = limits.max_span_attributes
+        self._list: Any = type(sample._events)  # noqa: SLF001 because it is a span of the SDK
+        self._most_events, self._most_links = limits.max_events, limits.max_links
+        self._no_attributes = self._bounded(limits.max_link_attributes, None, immutable=True)
+        fields: dict[str, Any] = sample.__dict__
+        self._same = {name: value for name, value in fields.items() if name not in _EACH}
+
+    @staticmethod
+    def fits(tracer: Any) -> bool:
+        """Is the SDK as it is known here, and nothing set that needs its own checks?"""
+        if not _knows(tracer, _TRACER, _TRACER_LATER) or not _is_known_sampler(tracer.sampler):
+            return False
+        limits = tracer._span_limits  # noqa: SLF001 because nothing else has them
+        if limits.max_span_attribute_length is not None or not limits.max_links:
+            return False
+        span = _sample(tracer)
+        return (
+            _knows(span, _SPAN, _SPAN_LATER)
+            and _knows(span._attributes, _ATTRIBUTES)  # noqa: SLF001 because it is a span of the SDK
+            and _knows(span._events, _LIST)  # noqa: SLF001 because as above
+        )
+
+    def __call__(  # noqa: PLR0913, PLR0917 because it is the SDK's signature
+        self,
+        name: str,
+        context: Context | None = None,
+        kind: SpanKind = SpanKind.INTERNAL,
+        attributes: dict[str, AttributeValue] | None = None,
+        links: tuple[Link, ...] = (),
+        start_time: int | None = None,
+    ) -> Span:
+        tracer = self._tracer
+        attributes = {} if attributes is None else attributes
+        if tracer.sampler is not self._sampler or (self._most is not None and len(attributes) > self._most):
+            started: Span = tracer.start_span(name, context, kind, attributes, links, start_time)
+            return started
+        around = trace.get_current_span(context).get_span_context()
+        config = getattr(tracer, "_tracer_config", None)
+        if config is not None and not config.is_enabled:
+            return trace.NonRecordingSpan(around)
+        ids = tracer.id_generator
+        parent = around if around.is_valid else None
+        if parent is not None and self._follows and parent.trace_flags & 1 and not parent.is_remote:
+            flags, state, decision = parent.trace_flags, parent.trace_state, self._sampled
+            trace_id = parent.trace_id
+        else:
+            trace_id = ids.generate_trace_id() if parent is None else parent.trace_id
+            result: Any = self._sampler.should_sample(context, trace_id, name, kind, attributes, links)
+            flags, state, decision = self._flags(result, parent), result.trace_state, result.decision
+        span_context = SpanContext(trace_id, ids.generate_span_id(), False, flags, state)  # noqa: FBT003 because it is not remote
+        metrics = getattr(tracer, "_tracer_metrics", None)
+        ended = None if metrics is None else metrics.start_span(parent, decision)
+        if not decision.is_recording():
+            return trace.NonRecordingSpan(span_context)
+        span: Any = object.__new__(self._light)
+        span.__dict__ = {
+            **self._same,
+            "_name": name,
+            "_context": span_context,
+            "_kind": kind,
+            "_parent": parent,
+            "_start_time": time_ns() if start_time is None else start_time,
+            "_attributes": self._own(attributes),
+            "_events": self._list(self._most_events),
+            "_links": self._linked(span, links) if links else self._list(self._most_links),
+            "_resource": tracer.resource,
+            "_lock": Lock(),
+            "_record_end_metrics": ended,
+        }
+        tracer.span_processor.on_start(span, parent_context=context)
+        return span  # type: ignore[no-any-return]  # because it is a span by its class
+
+    def _flags(self, sampled: Any, parent: SpanContext | None) -> TraceFlags:
+        flags = TraceFlags.SAMPLED if sampled.decision.is_sampled() else TraceFlags.DEFAULT
+        random = getattr(TraceFlags, "RANDOM_TRACE_ID", 0)  # since 1.40
+        if random:
+            is_random = (
+                self._tracer.id_generator.is_trace_id_random() if parent is None else parent.trace_flags.random_trace_id
+            )
+            flags |= random if is_random else 0
+        return TraceFlags(flags)
+
+    def _own(self, attributes: dict[str, AttributeValue]) -> Any:
+        """The SDK's attributes of a span, as if each had been set."""
+        made: Any = object.__new__(self._bounded)
+        made.__dict__ = {
+            "maxlen": self._most,
+            "dropped": 0,
+            "max_value_len": None,
+            "_dict": attributes,
+            "_lock": Lock(),
+            "_immutable": False,
+        }
+        return made
+
+    def _linked(self, span: Any, links: tuple[Link, ...]) -> Any:
+        if any(link.attributes for link in links) or len(links) > self._most_links:
+            span._limits = self._tracer._span_limits  # noqa: SLF001 because they are what the SDK looks at
+            return span._new_links(links)  # noqa: SLF001 because it is what the SDK does
+        made = self._list(self._most_links)
+        for link in links:
+            if link.context.is_valid:
+                link._attributes = self._no_attributes  # noqa: SLF001 because it is what the SDK does
+                made.append(link)
+        return made
+
+
+_EACH = {
+    "_name",
+    "_context",
+    "_kind",
+    "_parent",
+    "_start_time",
+    "_attributes",
+    "_events",
+    "_links",
+    "_resource",
+    "_lock",
+    "_record_end_metrics",
+}
+"""The fields of a span that are not the same for all spans of a tracer."""
+
+
+def _sample(tracer: Any) -> Any:
+    """A span of the SDK that never begins."""
+    from opentelemetry.sdk import trace as sdk  # noqa: PLC0415 because a tracer of the SDK is there
+
+    return sdk._Span(  # noqa: SLF001 because only a tracer makes spans
+        name="",
+        context=trace.INVALID_SPAN_CONTEXT,
+        sampler=tracer.sampler,
+        resource=tracer.resource,
+        span_processor=tracer.span_processor,
+        instrumentation_info=tracer.instrumentation_info,
+        limits=tracer._span_limits,  # noqa: SLF001 because nothing else has them
+        instrumentation_scope=tracer._instrumentation_scope,  # noqa: SLF001 because as above
+    )
+
+
+def _knows(thing: object, fields: set[str], later: set[str] = frozenset()) -> bool:  # type: ignore[assignment]  # because an empty set is one
+    """Has it these fields, and perhaps those of later versions, and no others?"""
+    there = set(vars(thing))
+    return fields <= there <= fields | later
+
+
+def _is_known_sampler(sampler: Any) -> bool:
+    """Is it one of the SDK's, with nothing of others inside? These leave the attributes as they are."""
+    if type(sampler).__module__ != _SAMPLING:
+        return False
+    inside: list[Any] = list(sampler.__dict__.values())
+    return all(_is_known_sampler(one) for one in inside if hasattr(one, "should_sample"))
+
+
+def _follows_its_parent(sampler: Any) -> bool:
+    """Does it sample every child of a span of this process that is sampled?"""
+    inner = getattr(sampler, "_local_parent_sampled", None)
+    decision = getattr(inner, "_decision", None)
+    return type(inner).__name__ == "StaticSampler" and getattr(decision, "name", "") == "RECORD_AND_SAMPLE"
