@@ -11,7 +11,12 @@ ROOT = Path(__file__).parents[1]
 SHARED = ["pydantic==2.14.3", "opentelemetry-sdk==1.45.2"]
 PEERS = {
     "agentflow": ["--editable", str(ROOT), "numpy==2.4.6", "openai==3.54.0"],
-    "langchain": ["langchain==1.4.7", "langchain-openai==1.7.3", "openai==3.52.0"],
+    "langchain": [
+        "langchain==1.4.7",
+        "langchain-openai==1.7.3",
+        "openai==3.52.0",
+        "openinference-instrumentation-langchain==0.1.80",
+    ],
     "llamaindex": [
         "llama-index-core==0.14.25",
         "llama-index-llms-openai==0.8.3",
@@ -19,7 +24,11 @@ PEERS = {
         "llama-index-workflows==2.26.1",
         "openai==2.54.0",
     ],
-    "openai_agents": ["openai-agents==0.24.0", "openai==3.52.0"],
+    "openai_agents": [
+        "openai-agents==0.24.0",
+        "openai==3.52.0",
+        "openinference-instrumentation-openai-agents==2.6.0",
+    ],
     "pydantic_ai": ["pydantic-ai-slim[openai]==2.68.0", "openai==3.52.0"],
 }
 
