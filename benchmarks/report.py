@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from cases import CASES, Metrics
 
-BEGIN = "<!-- table: written by run.py -->"
+BEGIN = "<!-- table: written by a program in benchmarks/ -->"
 END = "<!-- end of table -->"
 
 

@@ -15,7 +15,7 @@ from agentflow import Context, Event, Resource, StartEvent, StopEvent, Workflow,
 from agentflow_agents import Toolbox, ToolError
 from agentflow_llm import ChatMessage, ChatModel, OfflineModel, ToolCallPart, ToolResultPart
 
-QUESTION = 'How many words have "tracing.md" and "models.md"?'
+QUESTION = 'How many words have "observability.md" and "models.md"?'
 DOCUMENTS = Path(__file__).parents[1] / "docs"
 
 
