@@ -36,6 +36,7 @@ CASES: dict[str, type[Case]] = {
         agents.AgentTurns,
         agents.AgentTurnsMemory,
         agents.AgentStreamed,
+        agents.TraceTurns,
         vectors.Ingest,
         vectors.IngestGrowth,
         vectors.QueryFew,

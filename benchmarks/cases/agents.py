@@ -17,6 +17,10 @@ from .case import Case, check
 from .traces import start_tracing
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from opentelemetry.sdk.trace import ReadableSpan
+
     from stub import Endpoint
 
     from .case import Metrics
@@ -236,6 +240,45 @@ class AgentTurnsMemory(AgentTurns):
         early, late = self.between(*self.early), self.between(*self.late)
         kept = (early + late) / (self.late[1] - self.early[0])
         return {"growth": late / early, "bytes": kept - of_messages, "message_bytes": of_messages}
+
+
+def attributes_of(span: ReadableSpan) -> list[Mapping[str, Any] | None]:
+    """Those of a span, and of its events."""
+    return [span.attributes, *(event.attributes for event in span.events)]
+
+
+def written(span: ReadableSpan) -> int:
+    """The bytes that the attributes of a span and of its events are as JSON."""
+    return sum(len(json.dumps(dict(attributes or {}))) for attributes in attributes_of(span))
+
+
+class TraceTurns(Agent):
+    """What the spans of the last turns of a long run hold over those of its first ones, where messages go out."""
+
+    name = "trace_turns"
+    workload = "agent_told"
+    repetitions = 1
+    turns = 100
+    early, late = (5, 25), (80, 100)
+
+    async def set_up(self) -> None:
+        self.tracing = start_tracing()
+        self.ticks: list[int] = []
+        self.model = self.connect()
+        self.run = self.make(self.model, lambda: self.ticks.append(time.time_ns()))
+
+    async def measured(self) -> Metrics:
+        self.tracing.keep()
+        got, _ = await self.run()
+        check(got, ANSWER)
+        check(len(self.ticks), self.turns)
+        self.sizes = [(span.start_time or 0, written(span)) for span in self.tracing.kept()]
+        early, late = self.between(*self.early), self.between(*self.late)
+        return {"growth": late / early, "bytes": late / (self.late[1] - self.late[0])}
+
+    def between(self, begin: int, end: int) -> int:
+        """The bytes of the attributes of spans and their events that began between the one turn and the other."""
+        return sum(size for at, size in self.sizes if self.ticks[begin - 1] <= at < self.ticks[end - 1])
 
 
 class AgentStreamed(AgentServed):

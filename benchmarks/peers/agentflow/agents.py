@@ -1,5 +1,7 @@
 """The prebuilt agent."""
 
+import os
+
 from agentflow_agents import Budget, FunctionAgent, TextDelta
 from agentflow_llm import OpenAI
 from peers import Conversing, Pause, Streaming, Text, Tick
@@ -54,6 +56,11 @@ def agent_ticking(endpoint: Endpoint, tick: Tick) -> Conversing:
         return str(result), result.messages
 
     return run
+
+
+def agent_told(endpoint: Endpoint, tick: Tick) -> Conversing:
+    os.environ["OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"] = "span_only"
+    return agent_ticking(endpoint, tick)
 
 
 def agent_streamed(endpoint: Endpoint) -> Streaming:

@@ -77,6 +77,11 @@ def agent_ticking(endpoint: Endpoint, tick: Tick) -> Conversing:
     return run
 
 
+def agent_told(endpoint: Endpoint, tick: Tick) -> Conversing:
+    instrument()
+    return agent_ticking(endpoint, tick)
+
+
 def agent_streamed(endpoint: Endpoint) -> Streaming:
     def add(a: int, b: int) -> int:
         """Add two numbers."""

@@ -1,6 +1,9 @@
-"""openai-agents' Agent and Runner, without its tracing, which sends what it writes to its maker."""
+"""openai-agents' Agent and Runner. Its tracing, which sends what it writes to its maker, is off, or goes to OpenInference."""
 
 from openai.types.responses import ResponseTextDeltaEvent
+from openinference.instrumentation import TraceConfig
+from openinference.instrumentation.openai_agents import OpenAIAgentsInstrumentor
+from opentelemetry.trace import get_tracer_provider
 
 from agents import (
     Agent,
@@ -15,6 +18,7 @@ from peers import Conversing, Pause, Streaming, Text, Tick
 from server import MODEL
 from stub import QUESTION, SYSTEM, Endpoint
 
+SPANS = None  # of its own making
 SIZES: dict[str, dict[str, int]] = {
     "agent_long": {"runs": 2},
     "agent_turns": {"runs": 1},
@@ -68,6 +72,23 @@ def agent_ticking(endpoint: Endpoint, tick: Tick) -> Conversing:
         return result.final_output, (result.new_items, result.raw_responses)
 
     return run
+
+
+def agent_traced(endpoint: Endpoint) -> Text:
+    run = agent(endpoint)
+    instrument(TraceConfig(hide_inputs=True, hide_outputs=True))
+    return run
+
+
+def agent_told(endpoint: Endpoint, tick: Tick) -> Conversing:
+    run = agent_ticking(endpoint, tick)
+    instrument(TraceConfig())
+    return run
+
+
+def instrument(config: TraceConfig) -> None:
+    set_tracing_disabled(disabled=False)
+    OpenAIAgentsInstrumentor().instrument(tracer_provider=get_tracer_provider(), config=config)
 
 
 def agent_streamed(endpoint: Endpoint) -> Streaming:

@@ -67,6 +67,11 @@ def agent_ticking(endpoint: Endpoint, tick: Tick) -> Conversing:
     return run
 
 
+def agent_told(endpoint: Endpoint, tick: Tick) -> Conversing:
+    Agent.instrument_all()
+    return agent_ticking(endpoint, tick)
+
+
 def agent_streamed(endpoint: Endpoint) -> Streaming:
     def add(a: int, b: int) -> int:
         """Add two numbers."""
