@@ -1,4 +1,4 @@
-"""openai-agents' Agent and Runner. Its tracing, which sends what it writes to its maker, is off, or goes to OpenInference."""
+"""openai-agents' Agent and Runner. Its own tracing, which sends what it writes to its maker, is off."""
 
 from openai.types.responses import ResponseTextDeltaEvent
 from openinference.instrumentation import TraceConfig
