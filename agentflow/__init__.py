@@ -41,6 +41,7 @@ from .retry import ConstantDelayRetryPolicy as ConstantDelayRetryPolicy
 from .retry import ExponentialBackoffRetryPolicy as ExponentialBackoffRetryPolicy
 from .retry import Retry as Retry
 from .retry import RetryPolicy as RetryPolicy
+from .sessions import session as session
 from .steps import step as step
 from .workflow import Workflow as Workflow
 
@@ -78,5 +79,6 @@ __all__ = [
     "draw_all_possible_flows",
     "draw_most_recent_execution",
     "remove_observer",
+    "session",
     "step",
 ]

@@ -93,6 +93,7 @@ class WorkflowCheckpointer(Generic[ResultT]):
         state = {**_again(checkpoint.ctx_state), "run_id": str(uuid.uuid4())}
         context = Context[Any].from_dict(self.workflow, state)
         run: Any = context._run
+        run.segment.fork(str(checkpoint.ctx_state["run_id"]))
         plan = run.graph.by_name[checkpoint.last_completed_step]
         output = _output(checkpoint.output_event)
         for event in _events(output):

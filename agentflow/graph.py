@@ -174,7 +174,7 @@ class Graph:
         self.produced = tuple(dict.fromkeys(kind for plan in steps for kind in plan.spec.produces))
         self.stops = tuple(kind for kind in self.produced if issubclass(kind, StopEvent))
         self.starts = tuple(kind for kind in accepting if issubclass(kind, StartEvent))
-        self.takes_human = any(issubclass(kind, HumanResponseEvent) for kind in accepting)
+        self.answers = tuple(kind for kind in accepting if issubclass(kind, HumanResponseEvent))
         self.state = state
         self.threads = sum(plan.limit for plan in steps if not plan.is_async)
         self.outside: dict[type, Route] = {}

@@ -32,6 +32,7 @@ class Host:
         overrides: Mapping[Callable[..., Any], Any],
         pools: Pools,
         cancel_grace: float,
+        pause_grace: float,
     ) -> None:
         self.owner = owner
         self.graph = graph
@@ -40,6 +41,7 @@ class Host:
         self.observers = observers
         self.workflows = workflows
         self.cancel_grace = cancel_grace
+        self.pause_grace = pause_grace
         self.recent: dict[Edge, int] | None = None
         """How often each edge was taken in the run that was started last."""
         self.took: dict[str, int] | None = None

@@ -17,12 +17,15 @@ import time
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from .log import logger
+from .sessions import current_session as current_session  # noqa: PLC0414 because observers have it from here
+from .sessions import session as session  # noqa: PLC0414 because as above
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable, Mapping
 
 ENTRY_POINTS = "agentflow.observers"
 
@@ -81,6 +84,17 @@ class Ref:
         return None if carried is None else carried.get(id(observer))
 
 
+class Origin(NamedTuple):
+    """What a run goes on from, when it is no new beginning."""
+
+    how: Literal["resumed_from", "continues", "forked_from"]
+    """After a pause it is the same run; else a new one, with the state of one that had ended, or from a checkpoint."""
+    run_id: str
+    luggage: Mapping[str, str]
+    """What observers let be stored with that run, or with its last segment."""
+
+
+_NO_LUGGAGE: Any = cast("Any", MappingProxyType({}))
 _ids = itertools.count(1)
 
 
@@ -89,6 +103,19 @@ class Operation:
 
     Times are nanoseconds since the epoch; `ended_at` is 0 while the operation goes on.
     """
+
+    segment: int = 1
+    """For a run, the number of its part between two pauses."""
+    suspended_ns: int = 0
+    """For a run that goes on after a pause, how long it stood still before this segment."""
+    origin: Origin | None = None
+    """For a run that is no new beginning, what it goes on from."""
+    session: str | None = None
+    """For a run, the conversation that it belongs to, where one was named."""
+    user: str | None = None
+    """For a run, on whose behalf it is, where that was said."""
+    luggage: dict[str, str] = _NO_LUGGAGE
+    """For a run, what observers want stored with it; they find it in the `origin` of what goes on from it."""
 
     __slots__ = (
         "agent",
@@ -146,6 +173,21 @@ class Operation:
         return f"<Operation {self.kind} {self.name!r} {self.ref.id} {self.outcome if self.ended_at else 'open'}>"
 
 
+class RunOperation(Operation):
+    """The operation of a run, or of one segment of it."""
+
+    __slots__ = ("luggage", "origin", "segment", "session", "suspended_ns", "user")
+
+    def __init__(self, name: str, *, run_id: str, parent: Ref | None, subject: object) -> None:
+        super().__init__(Kind.RUN, name, run_id=run_id, workflow=name, parent=parent, subject=subject)
+        self.segment = 1
+        self.suspended_ns = 0
+        self.origin = None
+        self.session = None
+        self.user = None
+        self.luggage = {}
+
+
 class Note:
     """Something that happened at one moment of an operation: a retry, a wait, an event put on the stream."""
 
@@ -165,6 +207,8 @@ class Observer:
 
     kinds: frozenset[Kind] = frozenset(Kind)
     """The kinds of operations that it wants to hear of."""
+    reads_current: bool = False
+    """Does it read what others make current, such as the span? It hears of a start after them, of an end before."""
 
     def started(self, op: Operation) -> bool | None:
         """An operation began. False for a run: hear no more of that run but its end."""
@@ -197,7 +241,7 @@ def _table(observers: tuple[Observer, ...]) -> _Table:
 
 def _make_table(observers: tuple[Observer, ...]) -> _Table:
     table: _Table = {}
-    for observer in observers:
+    for observer in sorted(observers, key=lambda observer: observer.reads_current):
         for hook in ("started", "noted", "finished"):
             if getattr(type(observer), hook) is getattr(Observer, hook) and hook not in vars(observer):
                 continue
@@ -253,9 +297,11 @@ class Watch:
             except Exception:  # noqa: BLE001 because an observer never stops a run
                 self._drop(observer)
 
-    def finished(self, op: Operation, error: BaseException | None = None, outcome: Outcome = "ok") -> None:
-        """Tell that `op` ended."""
-        op.ended_at = time.time_ns()
+    def finished(
+        self, op: Operation, error: BaseException | None = None, outcome: Outcome = "ok", at_ns: int = 0
+    ) -> None:
+        """Tell that `op` ended, now or at a moment that is over, in nanoseconds since the epoch."""
+        op.ended_at = at_ns or time.time_ns()
         op.outcome = outcome
         if self._muted and op.kind is Kind.RUN:
             self._observers, self._muted = (*self._observers, *self._muted), ()
@@ -278,14 +324,28 @@ class Watch:
 class Scope:
     """Where in a run some code is: what its operations belong to. Kept in a context variable."""
 
-    __slots__ = ("ref", "run", "run_id", "watch", "workflow")
+    __slots__ = ("attempt", "ref", "run", "run_id", "step", "watch", "workflow")
 
-    def __init__(self, run: Any, watch: Watch | None, ref: Ref | None, run_id: str | None, workflow: str) -> None:
+    def __init__(  # noqa: PLR0913 because a record has the fields that it has
+        self,
+        run: Any,
+        watch: Watch | None,
+        ref: Ref | None,
+        run_id: str | None,
+        workflow: str,
+        *,
+        step: str | None = None,
+        attempt: int = 1,
+    ) -> None:
         self.run = run
         self.watch = watch
         self.ref = ref
         self.run_id = run_id
         self.workflow = workflow
+        self.step = step
+        """The step that runs, where somebody listens to steps."""
+        self.attempt = attempt
+        """Of that step."""
 
 
 current_scope: ContextVar[Scope | None] = ContextVar("agentflow_scope", default=None)
@@ -384,6 +444,8 @@ def open_operation(kind: Kind, name: str, subject: object = None) -> Opened | No
         subject=subject,
     )
     inner = Scope(None if scope is None else scope.run, watch, op.ref, op.run_id, op.workflow or "")
+    if scope is not None:
+        inner.step, inner.attempt = scope.step, scope.attempt
     token = current_scope.set(inner)
     watch.started(op)
     return Opened(watch, op, token)

@@ -85,6 +85,10 @@ class Port(Protocol):
         """The awaited event, or the wait for it."""
         ...
 
+    def wake(self) -> None:
+        """Something of it is about to go on."""
+        ...
+
     def end_wait(self, waiter: Any) -> None:
         """A wait is over."""
         ...

@@ -21,6 +21,7 @@ from contextvars import ContextVar, copy_context
 from functools import partial
 from threading import Lock, get_ident
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+from weakref import ref
 
 from . import attempt
 from .call import changes, invoke, leave, limited, same
@@ -47,8 +48,19 @@ from .events import (
     WorkflowTimedOutEvent,
 )
 from .graph import Fate, Shape
+from .keeper import forget, keep
 from .log import logger
-from .observe import Kind, Operation, Scope, attach, current_scope, outcome_of
+from .observe import (
+    Kind,
+    Operation,
+    RunOperation,
+    Scope,
+    attach,
+    current_scope,
+    outcome_of,
+)
+from .segment import Segment
+from .sessions import Session, current_session
 from .snapshot import dump
 from .stall import why_stalled
 from .stepwise import Held, Stepper
@@ -63,7 +75,7 @@ if TYPE_CHECKING:
     from .context import Context
     from .graph import Edge, Graph, Route, StepPlan
     from .host import Host
-    from .observe import Observer, Outcome, Watch
+    from .observe import Observer, Outcome, Ref, Watch
     from .resource import Pool
     from .store import StateStore
     from .waits import Waiter
@@ -74,6 +86,7 @@ NEW, QUEUED, RUNNING, ENDING, ENDED = range(5)
 _STATUS = ("new", "queued", "running", "ending", "ended")
 _EVENT, _CONTEXT_EVENT, _LIMITED = Shape.EVENT, Shape.CONTEXT_EVENT, Shape.LIMITED
 _STEP_KIND, _EVENT_KIND = Kind.STEP, Kind.EVENT  # a look into an enum costs as much as a call
+_SOON = 0.001  # seconds by which a timer may go off too early
 _TURNS = 64  # steps that may follow each other before the event loop gets its turn
 
 _EMPTY = Variables()
@@ -123,6 +136,7 @@ class Run:
         "restored",
         "ring",
         "scope",
+        "segment",
         "since",
         "started",
         "status",
@@ -177,7 +191,10 @@ class Run:
         """By step, the nanoseconds that its executions took, where somebody looks on."""
         self.surroundings: list[tuple[ContextVar[Any], Any]] = []
         """What observers made current for the whole run."""
-        self.op: Operation | None = None
+        self.op: RunOperation | None = None
+        """Also None, where somebody looks on, while the run stands still for longer than `pause_grace`."""
+        self.segment: Segment | None = None
+        """Where somebody looks on, or did so before it was stored."""
         self.plain = True
         """Nobody records, steps or waits: the short way is open."""
         self.awaiting: list[asyncio.Future[None]] | None = None
@@ -298,6 +315,8 @@ class Run:
                 self._deliver(event, self.graph.route(type(event), plan), self.base, None, step)
         if not pending:
             self.loop.call_soon(self.fail_if_stalled)
+            if self.op is not None and self.segment is not None and self._idle:
+                self._stand(self.segment)  # what it waits for was told when it began to wait
 
     def _watch(self) -> None:
         more: tuple[Observer, ...] = self.host.observers
@@ -306,20 +325,37 @@ class Run:
         if watch is None:
             return
         self.took = self.host.took
+        if self.segment is None:
+            self.segment = Segment()
+        self._name_session(self.segment)
         first = self.restored[0][0].event if self.restored else None
-        self.op = op = Operation(
-            Kind.RUN,
-            self.graph.name,
-            run_id=self.run_id,
-            workflow=self.graph.name,
-            parent=self.scope.ref,
-            subject=first if isinstance(first, StartEvent) else None,
-        )
-        op.agent = getattr(self.host.owner, "agent_name", None)
+        subject = first if isinstance(first, StartEvent) else None
+        op = self._begin_segment(self.segment, watch, self.scope.ref, subject)
         self.scope = Scope(self, watch, op.ref, self.run_id, self.graph.name)
+        keep(self)
+
+    def _name_session(self, segment: Segment) -> None:
+        """What is said where the run starts, then what was stored with it or the runs above say, then what it has."""
+        said = self.base.get(current_session)
+        above = None if self.parent is None else self.parent.segment
+        if said is not None:
+            segment.session, segment.user = said.id, said.user or segment.user
+        elif above is not None:
+            segment.session, segment.user = above.session, above.user
+        elif segment.session is None:
+            owner: Any = self.host.owner
+            segment.session = owner.__agentflow_session__()
+
+    def _begin_segment(self, segment: Segment, watch: Watch, parent: Ref | None, subject: Event | None) -> RunOperation:
+        """Tell of a segment, in the base context."""
+        self.op = op = RunOperation(self.graph.name, run_id=self.run_id, parent=parent, subject=subject)
+        op.agent = getattr(self.host.owner, "agent_name", None)
         before = self.base.copy()
-        self.base.run(watch.started, op)
+        if segment.session is not None:
+            self.base.run(current_session.set, Session(segment.session, segment.user))
+        segment.begin(op, self.clock.time(), watch, self.base)
         self.surroundings = changes(before, self.base)
+        return op
 
     def _count_time(self) -> None:
         """Let the time limit of the run, which counts time alive, go on."""
@@ -603,8 +639,11 @@ class Run:
             self.stepper.progressed()
         if self.status == RUNNING:
             self._kick()
-            if not self.fail_if_stalled() and not self.workers:
-                live.discard(self)  # whoever can wake it holds it: its handler, a timer, the run whose child it is
+            if not self.fail_if_stalled():
+                if not self.workers:
+                    live.discard(self)  # whoever can wake it holds it: its handler, a timer, the run whose child it is
+                if self.watch is not None:
+                    self._rest()
 
     # -- failing and trying again ------------------------------------------------------------------
 
@@ -692,13 +731,13 @@ class Run:
             message=_text_of(error),
             attempts=attempts,
         )
-        self.end(event, error, "error", done)
+        self.end(event, error, "timeout" if isinstance(error, TimeoutError) else "error", done)
 
     def fail_if_stalled(self) -> bool:
         """Fail the run if nothing of it can ever go on; True if so."""
         if self.status != RUNNING or self._goes_on:
             return False
-        if self.graph.takes_human or (self.waits is not None and self.waits.hopeful()):
+        if self.graph.answers or (self.waits is not None and self.waits.hopeful()):
             if self.waits is None or not self.waits.limited:
                 self._stand_still()
             return False
@@ -737,14 +776,84 @@ class Run:
         """Whom it waits for, in words, with the events that would answer; empty where anything of it goes on."""
         if self._goes_on:
             return ""
-        kinds = [waiter.kind for waiter in self.waits or () if from_outside(self.graph, waiter.kind)]
-        kinds += [kind for kind in self.graph.accepting if issubclass(kind, HumanResponseEvent)]
+        kinds = self._awaited()
         if not kinds:
             return ""
         whom = "a person" if any(issubclass(kind, HumanResponseEvent) for kind in kinds) else "somebody outside"
         asked = None if self.ring is None else self.ring.newest(InputRequiredEvent)
         last = "" if asked is None else f"; asked last: {a(type(asked).__name__)}"
-        return f"waits for {whom} ({' or '.join(a(kind.__name__) for kind in dict.fromkeys(kinds))}{last})"
+        return f"waits for {whom} ({' or '.join(a(kind.__name__) for kind in kinds)}{last})"
+
+    def _awaited(self) -> list[type[Event]]:
+        """The types of events from outside that would let it go on."""
+        kinds = [waiter.kind for waiter in self.waits or () if from_outside(self.graph, waiter.kind)]
+        return list(dict.fromkeys([*kinds, *self.graph.answers]))
+
+    # -- pauses ------------------------------------------------------------------------------------
+
+    @property
+    def _idle(self) -> bool:
+        """Does it stand still until somebody outside lets it go on, or the time limit of a wait?
+
+        A step that is tried again later goes on by itself, and what is held is its holder's.
+        """
+        return self.status == RUNNING and self.stepper is None and not self._goes_on
+
+    def _rest(self) -> None:
+        """Something of it has ended, or begun to wait. Where that was the last, its segment ends after a while."""
+        segment = self.segment
+        if self.op is None or segment is None or not self._idle:
+            return
+        kinds = self._awaited()
+        if kinds:
+            facts = {"type": " or ".join(kind.__name__ for kind in kinds)}
+            if segment.asked is not None:
+                facts["asked"] = segment.asked
+            self.note(None, "waiting", facts)
+        self._stand(segment)
+
+    def _stand(self, segment: Segment) -> None:
+        """From now on nothing of it goes on."""
+        segment.idle_ns = time.time_ns()
+        segment.since = self.clock.time()
+        if segment.timer is None:
+            # it holds nothing of the run: one that nobody can wake any more is not kept for it
+            later = partial(_stood_long, ref(self))
+            segment.timer = Variables().run(self.clock.call_later, self.host.pause_grace, later)
+
+    def stood_long(self, segment: Segment) -> None:
+        """The time for which a segment may wait is over, for a wait that may be over as well."""
+        segment.timer = None
+        if self.op is None or not self._idle:
+            return  # the next wait sets the timer again
+        left = segment.since + self.host.pause_grace - self.clock.time()
+        if left > _SOON:
+            later = partial(_stood_long, ref(self))
+            segment.timer = Variables().run(self.clock.call_later, left, later)
+        else:
+            self._pause(segment)
+
+    def _pause(self, segment: Segment) -> None:
+        self.op = None
+        self.surroundings = []
+        segment.pause()
+
+    def wake(self, event: Event | None = None) -> None:
+        """Something of it is about to go on. Where its segment has ended, another begins."""
+        segment, watch = self.segment, self.watch
+        if watch is None or segment is None or self.op is not None or self.status != RUNNING:
+            return
+        scope = current_scope.get()
+        own = scope is not None and scope.run is self
+        parent = segment.parent
+        if own or parent is not None:  # a timer, or a task of its own: in nobody's request
+            self.base = self.base.copy()
+            self.base.run(current_scope.set, None)
+        else:
+            self.base = copy_context()
+        self.scope.ref = self._begin_segment(segment, watch, parent, event).ref
+        self.base.run(current_scope.set, self.scope)
+        self._stand(segment)  # should the event that it is woken for set nothing going
 
     # -- events ------------------------------------------------------------------------------------
 
@@ -777,6 +886,7 @@ class Run:
 
     def _send_from_outside(self, event: Event, step: str | None) -> None:
         route = self.graph.route(type(event), None)
+        self.wake(event)
         if self.status == QUEUED:
             if route.fate is Fate.LOST:
                 raise self.graph.lost(type(event), "the caller")
@@ -850,7 +960,8 @@ class Run:
             if not route.targets:
                 self.counts[route.edge] = self.counts.get(route.edge, 0) + 1
             self._ask_outside(event)
-            if self.watch is not None:
+            if self.watch is not None and self.segment is not None:
+                self.segment.asked = type(event).__name__
                 self.note(None, "event_streamed", {"event": event})
         if step is not None:
             route = self.host.route_to(route, step)
@@ -880,6 +991,7 @@ class Run:
             return False
         self._restore_plain()
         if self.watch is not None:
+            self.wake(event)
             self.note(waiter.worker, "answered", {"type": type(event).__name__})
         return True
 
@@ -923,12 +1035,17 @@ class Run:
                 self.end_wait(waiter)
                 raise
             ledger.asked = (*ledger.asked, key)
+        self._suspend(worker, kind, requirements)
+        return waiter
+
+    def _suspend(self, worker: Worker | None, kind: type[Event], requirements: Mapping[str, Any]) -> None:
+        """A step waits from now on."""
         if self.stepper is not None:
             self.stepper.progressed()
         if self.watch is not None:
             self.note(worker, "waiting", {"type": kind.__name__, "requirements": dict(requirements)})
-        self.fail_if_stalled()
-        return waiter
+        if not self.fail_if_stalled():
+            self._rest()
 
     def end_wait(self, waiter: Waiter) -> None:
         """A wait is over, answered or not."""
@@ -1096,6 +1213,8 @@ class Run:
         if self.status >= ENDING:
             return
         begun = self.status == RUNNING
+        if begun and outcome != "suspended" and self.segment is not None and not self.segment.stored:
+            self.wake()
         self.status = ENDING
         self.stop_event, self.error, self.outcome = stop, error, outcome
         if not begun:
@@ -1120,12 +1239,16 @@ class Run:
 
     def _drop_all(self) -> None:
         """Nothing that is on its way will be executed any more."""
-        for timer, delivery, _ in (self.delayed or {}).values():
+        for timer, _, _ in (self.delayed or {}).values():
             timer.cancel()
-            self._drop(delivery)
-        for delivery in [*(self.ready or ()), *(d for line in (self.backlog or {}).values() for d in line)]:
+        for delivery in self._under_way():
             self._drop(delivery)
         self.delayed = self.ready = self.backlog = None
+
+    def _under_way(self) -> list[Delivery]:
+        """The deliveries that no worker has."""
+        lines = (self.ready or (), *(self.backlog or {}).values())
+        return [*(d for _, d, _ in (self.delayed or {}).values()), *(d for line in lines for d in line)]
 
     def _drop(self, delivery: Delivery) -> None:
         if delivery.sent is not None and not delivery.sent.ended_at and self.watch is not None:
@@ -1193,7 +1316,8 @@ class Run:
         self.thread = None
         live.discard(self)
         if self.watch is not None:
-            self._close_operations(self.watch)
+            self._close_operations(self.watch, self.outcome)
+            forget(self)
         if self.threads is not None:
             self.threads.shutdown(wait=False, cancel_futures=True)
             self.threads = None
@@ -1202,10 +1326,8 @@ class Run:
         if self.inside and self.host.gate is not None:
             self.inside = False
             self.host.gate.leave(self)
-        parent = self.parent
-        if parent is not None and parent.children is not None and parent.loop is self.loop:
-            parent.children.discard(self)
-            parent.fail_if_stalled()
+        if self.parent is not None and self.parent.loop is self.loop:
+            self.parent.lose(self)
         awaiting, self.awaiting = self.awaiting, None
         for future in awaiting or ():
             _wake(future, self.loop)
@@ -1221,19 +1343,45 @@ class Run:
         self.collectors = self.waits = self.children = self.op = None
         self.watch = self.recorder = self.parent = None
 
-    def _close_operations(self, watch: Watch) -> None:
+    def lose(self, child: Run) -> None:
+        """A run that was started by this one has ended."""
+        if self.children is not None:
+            self.children.discard(child)
+            if not self.fail_if_stalled():
+                self._rest()
+
+    def _close_operations(self, watch: Watch, outcome: Outcome) -> None:
         """Whatever is open ends with the run: steps that were left behind, events that nobody took up."""
         for worker in self.workers:
             if worker.op is not None:
                 op, worker.op = worker.op, None
-                watch.finished(op, None, "cancelled")
+                watch.finished(op, None, "suspended" if outcome == "suspended" else "cancelled")
             self._drop(worker.delivery())
         for kept in self.waits.kept if self.waits is not None else ():
             if kept.sent is not None:
                 watch.finished(kept.sent, None, "dropped")
-        if self.op is not None:
-            self.op.result = self.stop_event
-            self.base.run(watch.finished, self.op, self.error, self.outcome)
+        self.op = None
+        if self.segment is not None:
+            if self.segment.timer is not None:
+                self.segment.timer.cancel()
+                self.segment.timer = None
+            self.segment.close(self.error, outcome, self.stop_event)
+
+    @property
+    def begun_ns(self) -> int:
+        """When its operation began, in nanoseconds since the epoch; 0 where none is open."""
+        return 0 if self.op is None else self.op.started_at
+
+    def leave(self) -> None:
+        """Tell how it ends: its event loop is closed, or the process ends, and it gets no turn any more."""
+        watch = self.watch
+        if watch is None:
+            return
+        outcome: Outcome = "suspended" if self._idle else "cancelled"
+        for delivery in self._under_way():
+            self._drop(delivery)
+        self._close_operations(watch, self.outcome if self.status >= ENDING else outcome)
+        self.watch = None
 
     def ended(self) -> asyncio.Future[None]:
         """A future of the running event loop that is done when the run has ended."""
@@ -1260,6 +1408,27 @@ class Run:
 
     # -- being looked at ---------------------------------------------------------------------------
 
+    def load(self) -> dict[str, tuple[int, int]] | None:
+        """By step, how many events wait for it, and how many of its workers are busy. Any thread may ask.
+
+        A step that waits for an event keeps its worker. None where it is over, or its event loop is closed.
+        """
+        if self.status == ENDED or self.loop.is_closed():
+            return None
+        # each copy is one operation of the interpreter: the event loop cannot change what is being copied
+        busy = self.active.copy()
+        waiting = [0] * len(busy)
+        for index, line in list((self.backlog or {}).items()):
+            waiting[index] += len(line)
+        for delivery in list(self.ready or ()):  # they have a slot, and no worker yet
+            waiting[delivery.plan.index] += 1
+            busy[delivery.plan.index] -= 1
+        return {
+            plan.name: (waiting[plan.index], max(0, busy[plan.index]))
+            for plan in self.graph.steps
+            if waiting[plan.index] or busy[plan.index] > 0
+        }
+
     def _sent(self, event: Event, cause: Operation | None) -> Operation | None:
         """Open the operation of an event on its way, where somebody looks on."""
         watch = self.watch
@@ -1284,6 +1453,8 @@ class Run:
         sent = me.sent
         if sent is not None and not sent.ended_at:
             watch.finished(sent)
+        if self.op is None:
+            self.wake()
         if not watch.steps:
             return
         scope = self.scope
@@ -1303,7 +1474,9 @@ class Run:
         elif sent is not None:
             op.queued_ns = max(0, op.started_at - sent.started_at)
         me.before = copy_context()
-        me.token = current_scope.set(Scope(self, watch, op.ref, scope.run_id, scope.workflow))
+        me.token = current_scope.set(
+            Scope(self, watch, op.ref, scope.run_id, scope.workflow, step=op.name, attempt=op.attempt)
+        )
         watch.started(op)
         me.after = copy_context()
 
@@ -1392,8 +1565,27 @@ class Run:
         return asyncio.run_coroutine_threadsafe(awaited(), self.loop).result()
 
     def snapshot(self) -> dict[str, Any]:
-        """The run as JSON's types."""
-        return dump(self)
+        """The run as JSON's types. Where all of it waits, its segment ends with that."""
+        data = dump(self)
+        segment = self.segment
+        if segment is not None and self.watch is not None and self._idle:
+            if self.op is not None:
+                self._pause(segment)
+            segment.stored = True
+        return data
+
+    def told(self) -> dict[str, Any]:
+        """What is to be stored of its segment; nothing, where nobody looked on and nothing was said."""
+        segment = self.segment
+        if segment is None:
+            said = None if self.status == NEW else self.base.get(current_session)
+            if said is None:
+                return {}
+            segment = Segment()
+            segment.session, segment.user = said
+        if self.over:
+            return segment.facts(0.0)
+        return segment.facts(segment.since if self._idle or self.watch is None else self.clock.time())
 
 
 def _interrupt(me: Worker, error: BaseException) -> NoReturn:
@@ -1416,6 +1608,12 @@ def _text_of(error: BaseException) -> str:
         return str(error)
     except Exception as second:  # noqa: BLE001 because an error that cannot be shown must not hide itself
         return f"<its text cannot be shown: {type(second).__name__}>"
+
+
+def _stood_long(held: ref[Run]) -> None:
+    run = held()
+    if run is not None and run.segment is not None:
+        run.stood_long(run.segment)
 
 
 def _done(future: asyncio.Future[None]) -> None:

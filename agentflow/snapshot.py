@@ -17,6 +17,7 @@ from .effects import Ledger
 from .errors import ContextSerdeError
 from .graph import Edge
 from .port import Port
+from .segment import Segment
 from .store import DictState
 from .waits import Kept
 
@@ -97,6 +98,11 @@ class Storable(Port, Protocol):
         ...
 
     life: str
+    segment: Segment | None
+
+    def told(self) -> dict[str, Any]:
+        """What is to be stored of its segment."""
+        ...
 
     def waiting(self) -> Waits:
         """The waits of the run."""
@@ -122,6 +128,8 @@ def dump(run: Storable, *, without: Worker | None = None, keep: Callable[[Any], 
         "state": codec.encode(dict(state) if isinstance(state, DictState) else state, "the state", keep=keep),
         "ended": not under_way,
     }
+    if told := run.told():
+        data["segment"] = told
     if not under_way:
         return data if run.outcome == "ok" else {**data, "outcome": run.outcome}
 
@@ -211,6 +219,7 @@ def load(run: Storable, data: Mapping[str, Any]) -> None:
         raise ContextSerdeError(msg)
     try:
         _load_state(run, data["state"])
+        run.segment = Segment.stored_as(data.get("segment", {}), str(data["run_id"]), ended=bool(data["ended"]))
         if not data["ended"]:
             _load_under_way(run, data)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:

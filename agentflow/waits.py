@@ -178,6 +178,7 @@ class Waits:
     def _waited_long(self, waiter: Waiter, timeout: float) -> None:
         self.end(waiter)
         if not waiter.future.done():
+            self._run.wake()
             waiter.ledger.expired = (*waiter.ledger.expired, waiter.key)
             waiter.future.set_exception(self.expired(waiter.plan, waiter.kind, timeout))
 

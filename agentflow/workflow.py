@@ -88,6 +88,8 @@ class Workflow(Generic[StartT, ResultT]):
 
     cancel_grace: ClassVar[float] = 5.0
     """Seconds that cancelled steps have to end before they are left behind."""
+    pause_grace: ClassVar[float] = 30.0
+    """Seconds for which nothing of a run may go on before its trace ends there; what goes on begins another."""
     agent_name: str | None = None
     """What the agent is called, where a run of this workflow is a run of an agent; observers are told."""
 
@@ -189,6 +191,7 @@ class Workflow(Generic[StartT, ResultT]):
             overrides=self._resources,
             pools=self._pools,
             cancel_grace=self.cancel_grace,
+            pause_grace=self.pause_grace,
         )
         self._compiled = _attached
         return self._host
@@ -249,7 +252,10 @@ class Workflow(Generic[StartT, ResultT]):
             msg = f"this context belongs to {old.graph.name!r}, not to {self.name!r}. Write: Context({self.name}())"
             raise WorkflowRuntimeError(msg)
         if old.status == ENDED:
-            return Run(host, old.store)
+            run = Run(host, old.store)
+            if old.segment is not None:
+                run.segment = old.segment.followed_by(old.run_id)
+            return run
         old.host = host
         assert isinstance(old, Run)
         return old
@@ -313,6 +319,10 @@ class Workflow(Generic[StartT, ResultT]):
         if data is not None:
             load(run, data)
         return run
+
+    def __agentflow_session__(self) -> str | None:
+        """The conversation to which its runs belong, where no `session(...)` says another."""
+        return None
 
     async def aclose(self) -> None:
         """Tear down the resources that live as long as the workflow, in this event loop."""

@@ -6,7 +6,8 @@ scripts/backend.py phoenix run         serves until Ctrl-C; --help lists ports a
 scripts/backend.py phoenix path        where the program is
 
 The same with jaeger, which is built from source and needs Go. AGENTFLOW_PHOENIX and AGENTFLOW_JAEGER may name a
-program that is there already. The standard library is all that this file needs.
+program that is there already. `instrumented`, which is not run but used by tests, is a Python with the instrumentors
+of others in it. The standard library is all that this file needs.
 """
 
 # ruff: noqa: D102 because the base class says what its methods are for
@@ -28,7 +29,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 import venv
+import zlib
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -45,13 +48,11 @@ class BackendError(Exception):
     """What the user has to know, in a line or two."""
 
 
-class Backend(ABC):
-    """A program that takes in traces and shows them."""
+class Installed(ABC):
+    """Something that is kept outside the repository."""
 
     name: ClassVar[str]
     variable: ClassVar[str]
-    ports: ClassVar[Mapping[str, int]]
-    """Each port's option and the number that clients look for."""
 
     def path(self) -> Path | None:
         """The program, or None where it is not installed."""
@@ -74,6 +75,53 @@ class Backend(ABC):
     def install(self) -> None:
         """Put it there. What a broken installation left behind is in nobody's way."""
 
+
+class Environment(Installed):
+    """A program in a virtual environment of its own."""
+
+    def folder(self) -> Path:
+        """Of the environment."""
+        raise NotImplementedError
+
+    def wanted(self) -> list[str]:
+        """The packages in it."""
+        raise NotImplementedError
+
+    def is_complete(self) -> bool:
+        return (self.folder() / "complete").exists()
+
+    def install(self) -> None:
+        folder = self.folder()
+        shutil.rmtree(folder, ignore_errors=True)
+        if uv := shutil.which("uv"):
+            succeed(uv, "venv", "--quiet", "--python", sys.executable, folder)
+        else:
+            try:
+                venv.create(folder, with_pip=True)
+            except subprocess.CalledProcessError as error:
+                raise BackendError("This Python cannot make environments: on Debian, install python3-venv.") from error
+        self.add(*self.wanted())
+        self.finish()
+        (folder / "complete").touch()
+
+    def add(self, *packages: str) -> None:
+        """Install packages into it."""
+        python = self.folder() / "bin" / "python"
+        if uv := shutil.which("uv"):
+            succeed(uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", python, *packages)
+        else:
+            succeed(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages)
+
+    def finish(self) -> None:
+        """What is left to be done."""
+
+
+class Backend(Installed):
+    """A program that takes in traces and shows them."""
+
+    ports: ClassVar[Mapping[str, int]]
+    """Each port's option and the number that clients look for."""
+
     @abstractmethod
     def start(self, program: Path, ports: Mapping[str, int], folder: Path, *, keep: bool) -> Start:
         """The command, and what it reads from the environment. It writes to this folder, which is kept or not."""
@@ -83,7 +131,7 @@ class Backend(ABC):
         """What the user wants to know once it is ready."""
 
 
-class Phoenix(Backend):
+class Phoenix(Environment, Backend):
     """Phoenix, in a virtual environment of its own."""
 
     name = "Phoenix"
@@ -112,23 +160,8 @@ main()
     def program(self) -> Path:
         return self.folder() / "bin" / "phoenix"
 
-    def is_complete(self) -> bool:
-        return (self.folder() / "complete").exists()
-
-    def install(self) -> None:
-        folder, wanted = self.folder(), f"arize-phoenix=={self.version}"
-        shutil.rmtree(folder, ignore_errors=True)
-        python = folder / "bin" / "python"
-        if uv := shutil.which("uv"):
-            succeed(uv, "venv", "--quiet", "--python", sys.executable, folder)
-            succeed(uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", python, wanted)
-        else:
-            try:
-                venv.create(folder, with_pip=True)
-            except subprocess.CalledProcessError as error:
-                raise BackendError("This Python cannot make environments: on Debian, install python3-venv.") from error
-            succeed(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wanted)
-        (folder / "complete").touch()
+    def wanted(self) -> list[str]:
+        return [f"arize-phoenix=={self.version}"]
 
     def start(self, program: Path, ports: Mapping[str, int], folder: Path, *, keep: bool) -> Start:  # noqa: ARG002 because it writes the same either way
         python = program.resolve().with_name("python")
@@ -242,7 +275,50 @@ class Jaeger(Backend):
         }
 
 
-BACKENDS: dict[str, Backend] = {"phoenix": Phoenix(), "jaeger": Jaeger()}
+class Instrumented(Environment):
+    """What agentflow needs, and beside it what may tell of the same calls, or own the provider."""
+
+    name = "Instrumented"
+    variable = "AGENTFLOW_INSTRUMENTED"
+    # pinned, because all of them pin OpenTelemetry, each to other versions, and pip would look for an hour
+    others = (
+        "opentelemetry-distro==0.66b1",
+        "opentelemetry-sdk==1.45.1",
+        "opentelemetry-exporter-otlp==1.45.1",
+        "opentelemetry-instrumentation-httpx==0.66b1",
+        "opentelemetry-instrumentation-starlette==0.66b1",
+        "opentelemetry-instrumentation-genai-openai==1.3b0",
+        "opentelemetry-instrumentation-openai==0.62.4",
+        "openinference-instrumentation-openai==0.1.66",
+        "arize-phoenix-otel==0.17.2",
+        "logfire==5.2.0",
+        "httpx==0.28.1",
+        "starlette>=1.0",
+    )
+    aside: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        # the last one that speaks through httpx, whose instrumentor there is
+        "openai-2": ("openai==2.54.0", "distro==1.9.0", "sniffio==1.3.1", "tqdm==4.70.1"),
+        "openai-v2": ("opentelemetry-instrumentation-openai-v2==2.4b0", "opentelemetry-util-genai==0.4b0"),
+    }
+    """Folders with packages that can be put before those of the environment, which have others of the same names."""
+
+    def folder(self) -> Path:
+        said = json.dumps([self.wanted(), self.aside])
+        return cache() / f"instrumented-{zlib.crc32(said.encode()):08x}"
+
+    def program(self) -> Path:
+        return self.folder() / "bin" / "python"
+
+    def wanted(self) -> list[str]:
+        project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        return [*project["dependencies"], *self.others]
+
+    def finish(self) -> None:
+        for name, packages in self.aside.items():
+            self.add("--no-deps", "--target", str(self.folder() / name), *packages)
+
+
+BACKENDS: dict[str, Installed] = {"phoenix": Phoenix(), "jaeger": Jaeger(), "instrumented": Instrumented()}
 
 
 def cache() -> Path:
@@ -264,7 +340,7 @@ def tail(text: str) -> str:
     return "\n".join(text.strip().splitlines()[-15:])
 
 
-def install(backend: Backend) -> None:
+def install(backend: Installed) -> None:
     """Install what is not there yet. Of several at once, the first does it."""
     cache().mkdir(parents=True, exist_ok=True)
     with (cache() / f"{backend.name.lower()}.lock").open("w") as lock:
@@ -353,6 +429,8 @@ def main() -> int:
         actions = names.add_parser(name).add_subparsers(dest="action", required=True)
         actions.add_parser("install", help="install it, unless it is there")
         actions.add_parser("path", help="print where the program is; exit status 1 where it is not installed")
+        if not isinstance(backend, Backend):
+            continue
         runs = actions.add_parser("run", help="serve until Ctrl-C")
         for option, default in backend.ports.items():
             runs.add_argument(f"--{option}", type=int, default=default, help=f"default: {default}")
@@ -362,7 +440,7 @@ def main() -> int:
     try:
         if given.action == "install":
             install(backend)
-        elif given.action == "run":
+        elif given.action == "run" and isinstance(backend, Backend):
             run(backend, {option: getattr(given, option.replace("-", "_")) for option in backend.ports}, given.data)
         elif path := backend.path():
             print(path)

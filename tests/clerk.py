@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from agentflow import Context, Event, StartEvent, StopEvent, Workflow, step
@@ -185,9 +186,22 @@ async def cancel() -> None:
 
 def record(backend: RealBackend, protocol: Protocol, run: Coroutine[Any, Any, None]) -> tuple[Trace, Trace]:
     """Let it run, and tell its trace twice: as it was made, and as the back end gives it back."""
+    (both,) = record_all(backend, protocol, run)
+    return both
+
+
+def record_all(
+    backend: RealBackend, protocol: Protocol, run: Coroutine[Any, Any, None]
+) -> list[tuple[Trace, Trace]]:
+    """The same of something that makes several traces, in the order in which they began."""
     memory = InMemorySpanExporter()
     with setup([memory, backend.preset], endpoint=backend.endpoint(protocol), protocol=protocol, content="full"):
         asyncio.run(run)
-    spans = memory.get_finished_spans()
-    (trace_id,) = {span.context.trace_id for span in spans if span.context}
-    return Trace(map(Seen.from_sdk, spans)), backend.trace(f"{trace_id:032x}", len(spans))
+    spans: dict[str, list[ReadableSpan]] = {}
+    for span in sorted(memory.get_finished_spans(), key=lambda span: span.start_time or 0):
+        assert span.context
+        spans.setdefault(f"{span.context.trace_id:032x}", []).append(span)
+    return [
+        (Trace(map(Seen.from_sdk, made), trace_id), backend.trace(trace_id, len(made)))
+        for trace_id, made in spans.items()
+    ]

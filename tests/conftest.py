@@ -6,20 +6,24 @@ import ipaddress
 import os
 import shutil
 import socket
+import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import hypothesis
 import pytest
 
+import contract
 from agentflow import observe
-from real import RealJaeger, RealPhoenix, is_installed, running_jaeger, running_phoenix
+from real import Instrumented, RealJaeger, RealPhoenix, is_installed, running_jaeger, running_phoenix
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
 # A deadline would time the machine, not the code.
 hypothesis.settings.register_profile("agentflow", deadline=None)
 hypothesis.settings.load_profile("agentflow")
+
+contract.watch()
 
 
 class NetworkBlockedError(RuntimeError):
@@ -48,6 +52,29 @@ def observers_leave_with_their_test() -> Iterator[None]:
     yield
     for observer in observe._added:  # noqa: SLF001 because nobody else has to know who looks on
         observe.remove_observer(observer)
+    if fields := sys.modules.get("agentflow_instrumentation.fields"):
+        vars(fields)["wanted"] = False  # log lines that ask for the step let every later run mark its steps
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, Any, Any]:
+    """A span that is not as it should be fails the test in which it ended."""
+    result = yield
+    _keep_contract()
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Generator[None, Any, Any]:
+    """So does one that ended when the test was over."""
+    result = yield
+    _keep_contract()
+    return result
+
+
+def _keep_contract() -> None:
+    if broken := contract.contract.broken():
+        pytest.fail("\n".join(["spans are not as docs/spans.md says:", *dict.fromkeys(broken)]), pytrace=False)
 
 
 def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -94,6 +121,14 @@ def phoenix() -> Iterator[RealPhoenix]:
 
 
 @pytest.fixture(scope="session")
+def instrumented(tmp_path_factory: pytest.TempPathFactory) -> Instrumented:
+    """A Python with the instrumentors of others in it."""
+    if not is_installed("instrumented"):
+        _missing("needs the instrumentors of others: scripts/backend.py instrumented install")
+    return Instrumented.make(tmp_path_factory.mktemp("instrumented"))
+
+
+@pytest.fixture(scope="session")
 def jaeger() -> Iterator[RealJaeger]:
     """A Jaeger that all tests share."""
     if not is_installed("jaeger"):
@@ -102,6 +137,18 @@ def jaeger() -> Iterator[RealJaeger]:
         _missing("needs Jaeger: scripts/backend.py jaeger install")
     with running_jaeger() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def prometheus() -> str:
+    """The path of Prometheus."""
+    return shutil.which("prometheus") or _missing("needs Prometheus: on Debian, install the package prometheus")
+
+
+@pytest.fixture(scope="session")
+def promtool() -> str:
+    """The path of Prometheus' tool that checks rules."""
+    return shutil.which("promtool") or _missing("needs promtool: on Debian, install the package prometheus")
 
 
 def _missing(what: str) -> NoReturn:

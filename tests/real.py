@@ -1,9 +1,10 @@
-"""A real Phoenix or Jaeger as tests see it: started by scripts/backend.py, and read through its own API."""
+"""What scripts/backend.py has installed, as tests see it: servers, read through their own API, and an environment."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -11,7 +12,9 @@ import time
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from http.client import HTTPConnection
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -23,8 +26,9 @@ SCRIPT = Path(__file__).parents[1] / "scripts" / "backend.py"
 
 @dataclass(frozen=True)
 class Link:
-    """The span that a link leads to, and what the link says."""
+    """The trace and the span that a link leads to, and what the link says."""
 
+    trace: str
     to: str
     attributes: Mapping[str, Any]
 
@@ -53,6 +57,8 @@ class Seen:
     links: tuple[Link, ...] = ()
     begun: float = field(default=0.0, compare=False)
     """In seconds since the epoch; each back end rounds it in its own way."""
+    lasted: float = field(default=0.0, compare=False)
+    """Seconds."""
 
     @classmethod
     def from_sdk(cls, span: ReadableSpan) -> Self:
@@ -68,15 +74,20 @@ class Seen:
             message=span.status.description or "",
             attributes=_plain(span.attributes),
             events=tuple(Event(event.name, _plain(event.attributes)) for event in span.events),
-            links=tuple(Link(f"{link.context.span_id:016x}", _plain(link.attributes)) for link in span.links),
+            links=tuple(
+                Link(f"{link.context.trace_id:032x}", f"{link.context.span_id:016x}", _plain(link.attributes))
+                for link in span.links
+            ),
             begun=(span.start_time or 0) / 1e9,
+            lasted=((span.end_time or 0) - (span.start_time or 0)) / 1e9,
         )
 
 
 class Trace:
-    """The spans of a trace, as one of those who know it tells them."""
+    """The spans of a trace, as one of those who know it tells them. Its id is hexadecimal."""
 
-    def __init__(self, spans: Iterable[Seen]) -> None:
+    def __init__(self, spans: Iterable[Seen], trace_id: str) -> None:
+        self.id = trace_id
         self.spans = {span.id: span for span in sorted(spans, key=lambda span: span.begun)}
 
     def tree(self) -> dict[str, tuple[str, str | None]]:
@@ -86,6 +97,12 @@ class Trace:
     def named(self, name: str) -> Seen:
         """The one span of this name."""
         (found,) = (span for span in self.spans.values() if span.name == name)
+        return found
+
+    @property
+    def root(self) -> Seen:
+        """The one span that has no parent."""
+        (found,) = (span for span in self.spans.values() if span.parent is None)
         return found
 
     def all_named(self, name: str) -> list[Seen]:
@@ -128,7 +145,7 @@ class RealBackend:
         while len(found := list(self._spans(trace_id))) < size:
             assert time.monotonic() < give_up, f"{len(found)} of {size} spans arrived: {[span.name for span in found]}"
             time.sleep(0.1)
-        return Trace(found)
+        return Trace(found, trace_id)
 
     def _spans(self, trace_id: str) -> Iterable[Seen]:
         raise NotImplementedError
@@ -143,6 +160,7 @@ class RealPhoenix(RealBackend):
         projects = [project["id"] for project in self.get("/v1/projects")["data"]]
         answers = (self.get(f"/v1/projects/{project}/spans?limit=1000&trace_id={trace_id}") for project in projects)
         for span in (span for answer in answers for span in answer["data"]):
+            begun, ended = map(datetime.fromisoformat, (span["start_time"], span["end_time"]))
             yield Seen(
                 name=span["name"],
                 id=span["context"]["span_id"],
@@ -152,7 +170,8 @@ class RealPhoenix(RealBackend):
                 message=span["status_message"],
                 attributes=span["attributes"],
                 events=tuple(Event(event["name"], event["attributes"]) for event in span["events"]),
-                begun=datetime.fromisoformat(span["start_time"]).timestamp(),
+                begun=begun.timestamp(),
+                lasted=(ended - begun).total_seconds(),
             )
 
     def ask(self, query: str) -> Any:
@@ -200,8 +219,9 @@ def _from_otlp(span: Mapping[str, Any]) -> Seen:
         message=status.get("message", ""),
         attributes=_attributes(span),
         events=tuple(Event(event["name"], _attributes(event)) for event in span.get("events", ())),
-        links=tuple(Link(link["spanId"], _attributes(link)) for link in span.get("links", ())),
+        links=tuple(Link(link["traceId"], link["spanId"], _attributes(link)) for link in span.get("links", ())),
         begun=int(span["startTimeUnixNano"]) / 1e9,
+        lasted=(int(span["endTimeUnixNano"]) - int(span["startTimeUnixNano"])) / 1e9,
     )
 
 
@@ -260,6 +280,44 @@ def running_jaeger() -> Generator[RealJaeger]:
     port, http, grpc = free_ports(3)
     with running("jaeger", port=port, http_port=http, grpc_port=grpc):
         yield RealJaeger(port, f"http://127.0.0.1:{http}/v1/traces", f"http://127.0.0.1:{grpc}")
+
+
+@dataclass(frozen=True)
+class Instrumented:
+    """A Python with the instrumentors of others in it, for programs that use this agentflow."""
+
+    folder: Path
+    """In which this agentflow is made known as installed."""
+
+    @classmethod
+    def make(cls, folder: Path) -> Self:
+        """Its entry points are what an installation of it there would have."""
+        here = distribution("agentflow-otel")
+        known = folder / f"agentflow_otel-{here.version}.dist-info"
+        known.mkdir()
+        for name in ("METADATA", "entry_points.txt"):
+            (known / name).write_text(here.read_text(name) or "", encoding="utf-8")
+        return cls(folder)
+
+    @cached_property
+    def python(self) -> Path:
+        """The interpreter."""
+        command = [sys.executable, str(SCRIPT), "instrumented", "path"]
+        return Path(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())
+
+    def run(self, *command: str, before: Iterable[str] = (), **environ: str) -> str:
+        """What a program of that environment says: "python", or another. `before`: packages that come first."""
+        root = SCRIPT.parents[1]
+        packages = [root, *(root / name for name in ("agents", "llm", "instrumentation"))]
+        aside = [self.python.parents[1] / name for name in before]
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("AGENTFLOW_", "OTEL_"))}
+        clean["PYTHONPATH"] = os.pathsep.join(map(str, [*aside, self.folder, *packages]))
+        program = str(self.python.with_name(command[0]))
+        done = subprocess.run(
+            [program, *command[1:]], capture_output=True, text=True, env=clean | environ, check=False, timeout=120
+        )
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+        return done.stdout
 
 
 def free_ports(many: int) -> list[int]:

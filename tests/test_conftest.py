@@ -6,6 +6,9 @@ import asyncio
 import socket
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+
+from contract import contract
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", "example.com"])
@@ -30,3 +33,16 @@ async def test_a_server_of_the_test_can_be_reached() -> None:
         assert await reader.read() == b"hello"
         writer.close()
         await writer.wait_closed()
+
+
+def test_a_span_that_is_not_as_it_should_be_is_caught() -> None:
+    with TracerProvider(shutdown_on_exit=False).get_tracer("agentflow").start_as_current_span("step x"):
+        pass
+    assert any("span 'step x': it lacks" in problem for problem in contract.broken())
+
+
+def test_a_span_that_ends_twice_is_caught() -> None:
+    span = TracerProvider(shutdown_on_exit=False).get_tracer("mine").start_span("x")
+    span.end()
+    span.end()
+    assert contract.broken() == ["Calling end() on an ended span."]

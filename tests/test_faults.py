@@ -778,7 +778,9 @@ async def test_a_step_that_ignores_its_cancellation_for_too_long_is_left_behind(
         assert await handler == "fast"
     (logged,) = caplog.records
     assert (logged.name, logged.levelno) == ("agentflow", logging.WARNING)
-    assert logged.message == "steps ignored their cancellation and were left behind; what they still do is dropped"
+    assert (
+        vars(logged)["event"] == "steps ignored their cancellation and were left behind; what they still do is dropped"
+    )
     assert vars(logged)["steps"] == ["stubborn"]
     assert vars(logged)["workflow"] == "Stubborn"
     assert vars(logged)["seconds"] == 2.0

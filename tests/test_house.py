@@ -28,12 +28,15 @@ MAY_IMPORT = {
     "agentflow": {"pydantic", "pydantic_core", "structlog", "tenacity", "typing_extensions"},
     "agentflow_agents": {"agentflow", "agentflow_llm", "griffe", "httpx2", "mcp", "pydantic", "typing_extensions"},
     "agentflow_instrumentation": {
+        "agentflow.log",
         "agentflow.observe",
         "agentflow_agents.records",
         "agentflow_llm.records",
         "google.protobuf",
         "grpc",
         "opentelemetry",
+        "prometheus_client",
+        "structlog",
         "typing_extensions",
     },
     "agentflow_llm": {

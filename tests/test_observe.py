@@ -955,7 +955,7 @@ async def test_an_observer_that_raises_is_logged_once_and_dropped_for_the_run(
         assert told.count(f"{hook} {kind}") == 1
         (logged,) = caplog.records
         assert (logged.name, logged.levelno) == ("agentflow", logging.ERROR)
-        assert logged.message == "an observer raised; it is dropped for this run"
+        assert vars(logged)["event"] == "an observer raised; it is dropped for this run"
         assert logged.exc_info is not None
         assert str(logged.exc_info[1]) == "the observer is broken"
         await Chain().run()
@@ -1044,7 +1044,7 @@ async def test_an_entry_point_that_breaks_is_logged_and_left_out(
     """Neither one that cannot be loaded nor one that raises stops a run."""
     install(plugins, PLUGIN, "missing", "broken", "single")
     assert await Chain().run() == "nothing"
-    assert [record.message for record in caplog.records] == [
+    assert [vars(record)["event"] for record in caplog.records] == [
         "an observer's entry point cannot be loaded; it is left out",
         "an observer's entry point raised; it is left out of this run",
     ]

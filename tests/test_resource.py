@@ -597,7 +597,7 @@ async def test_a_teardown_that_fails_is_logged_and_changes_nothing(caplog: pytes
     with caplog.at_level(logging.WARNING), record() as seen:
         assert await Flow().run() == "stands"
     assert log == ["open one", "open three", "close three", "close one"]
-    assert [r.message for r in caplog.records] == ["the teardown of a resource failed"]
+    assert [vars(r)["event"] for r in caplog.records] == ["the teardown of a resource failed"]
     assert seen.noted_on(seen.find("run")[0])[-1] == "teardown_failed"
 
 
@@ -1253,7 +1253,7 @@ async def test_a_teardown_that_fails_when_the_workflow_is_gone_is_logged(caplog:
     with pytest.warns(ResourceWarning, match="bad"):
         await _run_and_drop(using(bad, scope="workflow"))
     await _settle()
-    assert [record.message for record in caplog.records] == ["the teardown of a resource failed"]
+    assert [vars(record)["event"] for record in caplog.records] == ["the teardown of a resource failed"]
     assert caplog.records[0].exc_info
     assert caplog.records[0].exc_info[0] is ConnectionError
 

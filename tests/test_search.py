@@ -298,7 +298,7 @@ def test_log_line_names_what_was_left_out_and_why(folder: Path, caplog: pytest.L
     for name in "abcde":
         (folder / f"{name}.md").write_bytes(b"\0")
     DocumentIndex(folder)
-    [line] = caplog.messages
+    [line] = [vars(record)["event"] for record in caplog.records]
     assert line == "left out of the search index of 'docs': a.md (no text); b.md (no text); c.md (no text); and 2 more"
 
 

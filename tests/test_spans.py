@@ -175,6 +175,8 @@ async def test_a_run_is_a_span_with_its_steps_and_their_events(seen: Seen) -> No
         "gen_ai.operation.name": "invoke_workflow",
         "gen_ai.workflow.name": "Chain",
         "agentflow.run.id": handler.run_id,
+        "agentflow.segment": 1,
+        "session.id": handler.run_id,
         "agentflow.outcome": "ok",
     }
     two = facts(seen.one("step two"))
@@ -644,7 +646,7 @@ async def test_a_step_that_ignores_its_cancellation_ends_with_its_run(
     assert "step stubborn cancelled" in "\n".join(seen.tree())
     assert [event.name for event in seen.one("invoke_workflow Stubborn").events] == ["agentflow.abandoned"]
     assert seen.parent(seen.one("late")) == "step stubborn"
-    assert [r.message for r in caplog.records] == [
+    assert [vars(r)["event"] for r in caplog.records] == [
         "steps ignored their cancellation and were left behind; what they still do is dropped"
     ]
 

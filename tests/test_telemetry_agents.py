@@ -155,7 +155,9 @@ async def test_a_call_that_no_tool_had_a_result_for_says_what_became_of_it(conte
     outcomes = [told(span, "agentflow.tool") | told(span, "gen_ai.tool") for span in spans("step call_tool")]
     assert [found for found in outcomes if found] == [
         {"agentflow.tool.outcome": "timeout", "gen_ai.tool.name": "hang", "gen_ai.tool.call.id": "1"},
-        {"agentflow.tool.outcome": "skipped", "gen_ai.tool.name": "look", "gen_ai.tool.call.id": "2"},
+        # a model may have made up the name of a call that is not executed
+        {"agentflow.tool.outcome": "skipped", "gen_ai.tool.call.id": "2"}
+        | ({} if content == "none" else {"gen_ai.tool.name": "look"}),
     ]
     assert [told(span) for span in spans("invoke_agent")] == [
         {"agentflow.agent.stopped_by": "seconds", "agentflow.agent.tool_calls.timed_out": 1},
@@ -241,6 +243,6 @@ async def test_a_run_that_waits_for_a_person_elsewhere_and_goes_on_says_both() -
     again.ctx.send_event(asked.approve())
     assert str(await again) == "Done."
     assert [((span.attributes or {})["agentflow.outcome"], told(span)) for span in spans("invoke_agent")] == [
-        ("cancelled", {}),
+        ("suspended", {}),
         ("ok", {"agentflow.agent.stopped_by": "answer"}),
     ]

@@ -123,7 +123,6 @@ def test_a_chat_tells_how_much_and_not_what() -> None:
         "gen_ai.request.model": "tiny",
         "gen_ai.request.temperature": 0.0,
         "gen_ai.request.max_tokens": 100,
-        "gen_ai.request.stop_sequences": ("END",),
         "gen_ai.request.seed": 7,
         "gen_ai.request.top_p": 0.5,
         "gen_ai.request.choice.count": 2,
@@ -454,12 +453,19 @@ async def test_a_chat_tells_what_is_new_since_the_last_one_of_the_run() -> None:
     assert facts(second)["agentflow.chat.input.messages"] == 4
     assert first.context
     assert facts(second)["agentflow.chat.history.span_id"] == f"{first.context.span_id:016x}"
+
+
+async def test_the_hash_of_what_came_before_tells_what_is_the_same_and_nothing_else() -> None:
+    turns = [[SYSTEM, QUESTION], [SYSTEM, QUESTION, ASKED], [SYSTEM, QUESTION, TOLD]]
+    _, second, third = await chats(turns)
+    hashed = facts(second)["agentflow.chat.history.hash"]
+    assert hashed == facts(third)["agentflow.chat.history.hash"]
     canonical = "".join(
         json.dumps([m.role, [p.model_dump(mode="json") for p in m.content]], sort_keys=True, separators=(",", ":"))
         + "\n"
         for m in (SYSTEM, QUESTION)
     )
-    assert facts(second)["agentflow.chat.history.sha256"] == hashlib.sha256(canonical.encode()).hexdigest()
+    assert hashed != hashlib.sha256(canonical.encode()).hexdigest()  # else who knows the rest could try out a PIN
 
 
 async def test_a_message_that_is_made_anew_is_known_by_what_it_says() -> None:
@@ -467,6 +473,26 @@ async def test_a_message_that_is_made_anew_is_known_by_what_it_says() -> None:
     assert again.id != SYSTEM.id
     _, second = await chats([[SYSTEM, QUESTION], [again, QUESTION, ASKED]])
     assert facts(second)["agentflow.chat.history.messages"] == 2
+
+
+async def test_the_same_request_again_tells_its_last_message_again() -> None:
+    _, second = await chats([[SYSTEM, QUESTION], [SYSTEM, QUESTION]])
+    assert facts(second)["agentflow.chat.history.messages"] == 1
+    assert [m["role"] for m in json.loads(facts(second)["gen_ai.input.messages"])] == ["user"]
+
+
+async def test_a_message_that_was_edited_is_told_with_all_that_follow_it() -> None:
+    edited = said("user", "How long do dogs sleep?")
+    _, second = await chats([[SYSTEM, QUESTION, ASKED], [SYSTEM, edited, ASKED, TOLD]])
+    assert facts(second)["agentflow.chat.history.messages"] == 1
+    told = json.loads(facts(second)["gen_ai.input.messages"])
+    assert [m["role"] for m in told] == ["user", "assistant", "tool"]
+
+
+async def test_what_was_trimmed_is_not_counted_as_told() -> None:
+    _, second = await chats([[SYSTEM, QUESTION, ASKED, TOLD], [SYSTEM, TOLD]])
+    assert facts(second)["agentflow.chat.history.messages"] == 1
+    assert [m["role"] for m in json.loads(facts(second)["gen_ai.input.messages"])] == ["tool"]
 
 
 async def test_another_conversation_shares_only_its_beginning() -> None:

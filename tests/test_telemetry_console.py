@@ -23,7 +23,8 @@ from opentelemetry.trace import (
 from agentflow import Event, StartEvent, StopEvent, Workflow, step
 from agentflow.observe import add_observer
 from agentflow_instrumentation import ConsoleExporter, SpanObserver
-from agentflow_instrumentation.outlet import Direct
+from agentflow_instrumentation.direct import Direct
+from agentflow_instrumentation.hub import SpanHub
 from agentflow_instrumentation.tree import duration
 
 MS = 1_000_000
@@ -410,15 +411,17 @@ def test_it_prints_to_the_standard_error_output(capsys: pytest.CaptureFixture[st
 def test_a_closed_terminal_costs_nothing_but_the_trace(caplog: pytest.LogCaptureFixture) -> None:
     file = io.StringIO()
     direct = Direct(ConsoleExporter(file), "the console")
+    hub = SpanHub()
+    hub.add(direct)
     provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(direct)  # type: ignore[arg-type]  # the SDK's class only says which methods there are
+    provider.add_span_processor(hub)  # type: ignore[arg-type]  # the SDK's class only says which methods there are
     file.close()
     for _ in range(3):
         provider.get_tracer("t").start_span("mine").end()
     (problem,) = direct.problems()
     assert problem.startswith("the trace could not be shown on the console: ValueError")
     assert [record.message for record in caplog.records] == [problem]
-    assert not direct.force_flush()
+    assert not hub.force_flush()
     direct.shutdown()
 
 

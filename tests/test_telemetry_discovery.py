@@ -53,7 +53,8 @@ def test_where_nobody_set_anything_up_nothing_of_opentelemetry_is_imported() -> 
         run()
         say([name for name in sys.modules if name.startswith(("opentelemetry", "agentflow_instrumentation"))])
     """)
-    assert sorted(told) == ["agentflow_instrumentation", "agentflow_instrumentation.discovery"]
+    light = ["agentflow_instrumentation", "agentflow_instrumentation.discovery", "agentflow_instrumentation.identity"]
+    assert sorted(told) == light
 
 
 def test_where_the_api_alone_is_imported_nothing_more_is() -> None:
@@ -130,7 +131,13 @@ def test_a_provider_that_does_nothing_is_none() -> None:
 
 
 @pytest.mark.parametrize(
-    "environ", [{"AGENTFLOW_TELEMETRY": "off"}, {"OTEL_SDK_DISABLED": "true"}, {"AGENTFLOW_TELEMETRY": "OFF "}]
+    "environ",
+    [
+        {"AGENTFLOW_TELEMETRY": "off"},
+        {"OTEL_SDK_DISABLED": "true"},
+        {"AGENTFLOW_TELEMETRY": "OFF "},
+        {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "flask, agentflow"},
+    ],
 )
 def test_the_environment_turns_it_off(environ: dict[str, str]) -> None:
     told = program(

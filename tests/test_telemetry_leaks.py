@@ -21,6 +21,7 @@ from agentflow_agents.records import ToolExecution
 from agentflow_instrumentation import SpanObserver
 from agentflow_instrumentation.console import ConsoleExporter
 from agentflow_instrumentation.content import Content
+from agentflow_instrumentation.kinds import CONVENTIONS
 from agentflow_llm.errors import LLMError, LLMOutputError
 from agentflow_llm.messages import (
     ChatMessage,
@@ -106,10 +107,11 @@ MAKERS: dict[str, Callable[[str], Made]] = {
 }
 
 
-def notes(text: str) -> Notes:
-    """All that may be noted on a call, with the text wherever a text can be."""
+def notes(what: str, text: str) -> Notes:
+    """All that may be noted on such a call, and what the user's code notes, with the text wherever a text can be."""
     errors = LLMError(text, code=text), LLMOutputError(text, text), ValueError(text)
-    return [
+    allowed = CONVENTIONS[{"tool": "execute_tool"}.get(what, what.partition(" ")[0])].events | {"mine"}
+    every: Notes = [
         ("retry", {"attempt": 1, "wait": 1.0, "error": errors[0], "status": 429, "retry_after": 2.0}),
         ("fallback", {"id": "a/b", "to": "c/d", "error": errors[2]}),
         ("rate_limit", {"wait": 1.0, "because": "tokens", "key": text}),
@@ -120,7 +122,10 @@ def notes(text: str) -> Notes:
         ("choices_ignored", {"ignored": 1, "texts": [text]}),
         ("trimmed", {"messages": 1, "tokens": 3, "of": [ChatMessage(role="user", content=text)]}),
         ("over_limit", {"tokens": 3, "limit": 2, "text": text}),
+        ("queued", {"wait": 1.0, "text": text}),
+        ("mine", {"n": 1, "text": text, "texts": [text], "key": {text: text}, "error": errors[0]}),
     ]
+    return [(name, facts) for name, facts in every if name in allowed]
 
 
 def told(made: Made, of_it: Notes, content: Content, error: BaseException | None = None) -> str:
@@ -157,7 +162,7 @@ WORDS = st.text(st.characters(categories=["L", "N"], max_codepoint=0x7F), min_si
 @pytest.mark.parametrize("what", MAKERS)
 @given(text=WORDS)
 def test_without_content_no_text_goes_out(what: str, text: str) -> None:
-    out = told(MAKERS[what](text), notes(text), "none")
+    out = told(MAKERS[what](text), notes(what, text), "none")
     assert text not in out
     assert base64.b64encode(text.encode()).decode()[:12] not in out
 
@@ -176,7 +181,7 @@ def test_without_content_no_text_of_an_error_goes_out(what: str, text: str) -> N
 @given(before=st.text(max_size=30))
 def test_with_content_no_secret_goes_out(what: str, content: Content, before: str) -> None:
     secret = "sk-proj-abcdefghijklmnop1234"  # noqa: S105 because it opens nothing
-    out = told(MAKERS[what](f"{before} {secret}"), notes(secret), content, LLMError(secret))
+    out = told(MAKERS[what](f"{before} {secret}"), notes(what, secret), content, LLMError(secret))
     assert secret not in out
     assert "sk-proj-abcdefgh" not in out
 

@@ -25,7 +25,8 @@ from opentelemetry.util._once import Once
 
 from agentflow import Event, StartEvent, StopEvent, Workflow, step
 from agentflow_instrumentation import FileExporter, Telemetry, discovery, setup
-from agentflow_instrumentation.exporters import Protocol, make_outlet
+from agentflow_instrumentation.exporters import make_outlet
+from agentflow_instrumentation.otlp import Protocol
 from agentflow_instrumentation.outlet import Outlet
 from agentflow_instrumentation.reasons import shorten
 from agentflow_instrumentation.testing import OtlpReceiver
@@ -710,5 +711,5 @@ async def test_the_receiver_has_values_of_every_kind(receiver: OtlpReceiver) -> 
 
 
 def test_a_handle_of_nothing_is_harmless() -> None:
-    telemetry = Telemetry(None, (), None)
+    telemetry = Telemetry()
     assert telemetry.flush() == telemetry.shutdown() == []

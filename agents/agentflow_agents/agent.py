@@ -110,12 +110,18 @@ class Agent(Workflow[AgentInput, AgentResult[OutputT]], Generic[OutputT]):
         super().__init__(timeout, verbose, num_concurrent_runs, resources, name)
         self.agent_name = self.name
         self.description = description
-        self.remembers = resources.get(no_memory) is not None
+        kept = resources.get(no_memory)
+        self.remembers = kept is not None
         """Has it a memory of its own?"""
+        self._session = kept.session if isinstance(kept, Memory) and kept.session != Memory.session else None
         self.budget = Budget() if budget is None else budget
         self.output = shape_of(kind, output)
         self._prompts = merged_prompts(type(self), {} if prompts is None else prompts, system_prompt)
         self._system = self.system_message()
+
+    def __agentflow_session__(self) -> str | None:
+        """The conversation of its memory, where that was given a name."""
+        return self._session
 
     @classmethod
     def wanted(cls, resources: Mapping[Callable[..., Any], Any]) -> dict[Callable[..., Any], Any]:

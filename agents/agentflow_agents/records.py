@@ -20,6 +20,8 @@ class ToolExecution:
     description: str
     arguments: str
     """JSON text, as the model wrote it, or as a person edited it."""
+    known: bool = True
+    """Is there such a tool? A model may have made up its name."""
 
 
 class Suspended:

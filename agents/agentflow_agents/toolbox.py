@@ -111,7 +111,8 @@ class Toolbox:
         that, and what is returned stands for no result.
         """
         tool = self._tools.get(name)
-        execution = ToolExecution(call_id, "" if tool is None else tool.description, arguments)
+        described = "" if tool is None else tool.description
+        execution = ToolExecution(call_id, described, arguments, known=tool is not None)
         result: ToolResultPart | None = None
         try:
             with operation(Kind.TOOL, name, execution) as seen:

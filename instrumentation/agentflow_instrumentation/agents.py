@@ -6,18 +6,23 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from . import names
-from .content import clean, clean_again, fields_of
+from .cutting import clean, clean_again
+from .shapes import fields_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from opentelemetry.util.types import AttributeValue
 
+    from .content import Teller
+
 Attributes = dict[str, "AttributeValue"]
 
 _SAID_ELSEWHERE = ("messages", "usage", "history", "handoffs")
 """What of an agent's question and result the spans of its chats tell, with the tools that they have."""
 _MOST = 16
+_DECLARED = frozenset({"refused", "timeout"})
+"""The outcomes of calls whose tool there is."""
 
 
 _KINDS = {"InputRequiredEvent": "question", "Approval": "approval", "ToolResult": "result"}
@@ -41,24 +46,26 @@ def step_begins(event: Any) -> Attributes:
     return {names.APPROVAL: said, names.TOOL_CALL_ID: clean(event.call_id, 256)}
 
 
-def step_ends(out: Any) -> Attributes:
-    """What a step asks a person, or what became of a call that its tool had no result for."""
+def step_ends(out: Any, tell: Teller) -> Attributes:
+    """What a step asks a person, or what became of a call that its tool had no result for.
+
+    The name that a model gives a tool may be anything: it is told where content may go out.
+    """
     events: list[Any] = out if isinstance(out, list) else [out]  # pyright: ignore[reportUnknownVariableType]  # because a list holds anything
     kind = _kind(events[0]) if events else ""
     if kind == "question":
-        made: Attributes = {names.ASKED: [type(event).__name__ for event in events[:_MOST]]}
+        asked: Attributes = {names.ASKED: tuple(type(event).__name__ for event in events[:_MOST])}
         tools = [event.tool for event in events[:_MOST] if hasattr(event, "call_id")]
         if tools:
-            made[names.ASKED_TOOLS] = [clean_again(tool) for tool in tools]
-        return made
+            asked[names.ASKED_TOOLS] = tuple(clean_again(tool) for tool in tools)
+        return asked
     if kind != "result" or events[0].outcome == "ok":
         return {}
     told = events[0]
-    return {
-        names.TOOL_OUTCOME: told.outcome,
-        names.TOOL_NAME: clean_again(told.name),
-        names.TOOL_CALL_ID: clean(told.call_id, 256),
-    }
+    made: Attributes = {names.TOOL_OUTCOME: told.outcome, names.TOOL_CALL_ID: clean(told.call_id, 256)}
+    if tell.may.shows or told.outcome in _DECLARED:
+        made[names.TOOL_NAME] = tell.text(names.TOOL_NAME, told.name, 256) if tell.may.shows else clean_again(told.name)
+    return made
 
 
 def run_ends(result: Any, error: BaseException | None) -> Attributes:

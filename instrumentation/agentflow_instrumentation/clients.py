@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from agentflow.observe import Kind
 
 from . import lookups, names, usage
-from .content import LIMITS, clean, clean_again, json_text
+from .cutting import clean, clean_again
 from .messages import History, input_messages, output_message, tool_definitions
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from agentflow_agents.records import ToolExecution
     from agentflow_llm.records import ChatCall
 
-    from .content import Content
+    from .content import Teller
     from .trail import RunTrail, Trail
 
 Attributes = dict[str, "AttributeValue"]
@@ -36,29 +36,36 @@ _PARAMETERS = {
 }
 
 
-def begins(op: Operation, run: RunTrail | None, content: Content) -> Attributes:
+def name_of(op: Operation) -> str:
+    """What the span of a call is named after: nothing that a model has made up."""
+    return op.name if getattr(op.subject, "known", True) else names.OTHER
+
+
+def begins(op: Operation, run: RunTrail | None, tell: Teller) -> Attributes:
     """What is known when a client's call begins; of a call without a record, its name."""
     subject = op.subject
     if op.kind is Kind.CHAT:
         known = hasattr(subject, "messages")
-        return chat_begins(subject, run, content) if known else {names.REQUEST_MODEL: op.name}
+        return chat_begins(subject, run, tell) if known else {names.REQUEST_MODEL: op.name}
     if op.kind is Kind.TOOL:
-        return tool_begins(op.name, subject, content) if hasattr(subject, "arguments") else {names.TOOL_NAME: op.name}
-    return lookups.begins(op, content)
+        return tool_begins(name_of(op), subject, tell) if hasattr(subject, "arguments") else {names.TOOL_NAME: op.name}
+    return lookups.begins(op, tell)
 
 
-def ends(op: Operation, trail: Trail, error: BaseException | None, content: Content) -> Attributes:
+def ends(op: Operation, trail: Trail, error: BaseException | None, tell: Teller) -> Attributes:
     """What is known when it has ended."""
     if op.kind is Kind.CHAT:
-        return chat_ends(op, trail, error, content)
-    return tool_ends(op, content) if op.kind is Kind.TOOL else lookups.ends(op, trail, error, content)
+        return chat_ends(op, trail, error, tell)
+    return tool_ends(op, tell) if op.kind is Kind.TOOL else lookups.ends(op, trail, error, tell)
 
 
-def chat_begins(call: ChatCall, run: RunTrail | None, content: Content) -> Attributes:
+def chat_begins(call: ChatCall, run: RunTrail | None, tell: Teller) -> Attributes:
     """What is asked of a model. The run remembers it, so that its next chat tells only what is new."""
-    made = usage.asked(call) | _parameters(call)
+    made = usage.asked(call)
+    if tell.may.parameters:
+        made |= _parameters(call, tell)
     before = None if run is None else run.history
-    history = History(call.messages, before, hashed=content != "none")
+    history = History(call.messages, before, hashed=tell.may.input_messages)
     if run is not None:
         run.history = history
     made[names.CHAT_MESSAGES] = len(history.messages)
@@ -70,12 +77,14 @@ def chat_begins(call: ChatCall, run: RunTrail | None, content: Content) -> Attri
     if history.images:
         made[names.CHAT_IMAGES] = history.images
         made[names.CHAT_IMAGES_SIZE] = history.image_size
-    if content != "none":
-        made |= _said(call, history, before, content)
+    if call.tools and tell.may.tools:
+        made[names.TOOL_DEFINITIONS], _ = tool_definitions(call, tell)
+    if tell.may.input_messages:
+        made |= _said(history, before, tell)
     return made
 
 
-def _parameters(call: ChatCall) -> Attributes:
+def _parameters(call: ChatCall, tell: Teller) -> Attributes:
     """What the request asks for; fields of a server's own too, where the conventions know them."""
     made: Attributes = {}
     for name, value in (*call.extra.items(), *call.parameters.items()):
@@ -83,8 +92,9 @@ def _parameters(call: ChatCall) -> Attributes:
             attribute, kind = _PARAMETERS[name]
             made[attribute] = kind(value)
     stop = call.parameters.get("stop")
-    if stop:
-        made[names.STOP_SEQUENCES] = [clean(str(one), 256) for one in ([stop] if isinstance(stop, str) else stop)]
+    if stop and tell.may.inputs:  # they may be words of a prompt
+        every = [stop] if isinstance(stop, str) else stop
+        made[names.STOP_SEQUENCES] = tuple(tell.text(names.STOP_SEQUENCES, str(one), 256) for one in every)
     for name, attribute in (("reasoning", names.CHAT_REASONING), ("tool_choice", names.CHAT_TOOL_CHOICE)):
         value = call.parameters.get(name)
         if isinstance(value, str):
@@ -94,30 +104,23 @@ def _parameters(call: ChatCall) -> Attributes:
     return made
 
 
-def _said(call: ChatCall, history: History, before: History | None, content: Content) -> Attributes:
-    limits = LIMITS[content]
+def _said(history: History, before: History | None, tell: Teller) -> Attributes:
     known = 0 if before is None else before.shared(history.messages)
+    known = min(known, max(0, len(history.messages) - 1))  # asked again, at least the last one is told again
     new = history.messages[known:]
-    text, missing = input_messages(new, limits)
-    made: Attributes = {names.INPUT_MESSAGES: text}
-    if missing:
-        made[names.TRUNCATED] = True
+    made: Attributes = {names.INPUT_MESSAGES: input_messages(new, tell)}
     if known and before is not None:
         made[names.HISTORY_COUNT] = known
         made[names.HISTORY_HASH] = before.hash_of(known)
         if before.span_id:
             made[names.HISTORY_SPAN] = before.span_id
-    if call.tools:
-        made[names.TOOL_DEFINITIONS], _ = tool_definitions(call, limits)
     last: Any = next((message for message in reversed(new) if message.text or message.tool_results), None)
-    if last is not None:
-        shown = last.text or last.tool_results[-1].content
-        made[names.INPUT] = clean(shown, LIMITS["preview"].value)
-        made[names.INPUT_TYPE] = names.TEXT
+    if last is not None and tell.may.input_text:
+        made |= tell.input(last.text or last.tool_results[-1].content, glance=True)
     return made
 
 
-def chat_ends(op: Operation, trail: Trail, error: BaseException | None, content: Content) -> Attributes:
+def chat_ends(op: Operation, trail: Trail, error: BaseException | None, tell: Teller) -> Attributes:
     """What a model answered, and what that took."""
     reply = op.result if hasattr(op.result, "usage") else None
     made = usage.took(trail, reply, error)
@@ -126,21 +129,21 @@ def chat_ends(op: Operation, trail: Trail, error: BaseException | None, content:
     if reply.id:
         made[names.RESPONSE_ID] = clean(reply.id, 256)
     if reply.finish_reason:
-        made[names.FINISH_REASONS] = [clean_again(reply.finish_reason)]
+        made[names.FINISH_REASONS] = (clean_again(reply.finish_reason),)
     made[names.CHAT_ANSWER_SIZE] = len(reply.text)
     if reply.tool_calls:
         made[names.CHAT_TOOL_CALLS] = len(reply.tool_calls)
     if reply.refusal:
         made[names.CHAT_REFUSED] = True
-    if content != "none":
-        made[names.OUTPUT_MESSAGES] = output_message(reply.message, reply.finish_reason, LIMITS[content])
+    if tell.may.output_messages:
+        made[names.OUTPUT_MESSAGES] = output_message(reply.message, reply.finish_reason, tell)
+    if tell.may.output_text:
         shown = reply.text or reply.refusal or ", ".join(f"{call.name}({call.arguments})" for call in reply.tool_calls)
-        made[names.OUTPUT] = clean(shown, LIMITS["preview"].value)
-        made[names.OUTPUT_TYPE] = names.TEXT
+        made |= tell.output(shown, glance=True)
     return made
 
 
-def tool_begins(name: str, call: ToolExecution, content: Content) -> Attributes:
+def tool_begins(name: str, call: ToolExecution, tell: Teller) -> Attributes:
     """Which tool is called, and with what."""
     made: Attributes = {
         names.TOOL_NAME: name,
@@ -149,15 +152,16 @@ def tool_begins(name: str, call: ToolExecution, content: Content) -> Attributes:
         names.TOOL_ARGUMENTS_SIZE: len(call.arguments),
     }
     if call.description:
-        made[names.TOOL_DESCRIPTION] = clean_again(call.description, LIMITS["preview"].text)
-    if content != "none":
-        text, is_json = json_text(call.arguments, LIMITS[content].value)
-        made[names.TOOL_ARGUMENTS] = made[names.INPUT] = text
+        made[names.TOOL_DESCRIPTION] = clean_again(call.description, 1024)
+    if tell.may.inputs:
+        text, is_json = tell.text_or_json(names.TOOL_ARGUMENTS, call.arguments)
+        made[names.TOOL_ARGUMENTS] = text
+        made[names.INPUT] = tell.spend(text)
         made[names.INPUT_TYPE] = names.JSON if is_json else names.TEXT
     return made
 
 
-def tool_ends(op: Operation, content: Content) -> Attributes:
+def tool_ends(op: Operation, tell: Teller) -> Attributes:
     """What came of it."""
     made: Attributes = {}
     result = op.result
@@ -167,7 +171,8 @@ def tool_ends(op: Operation, content: Content) -> Attributes:
     text = result if isinstance(result, str) else getattr(result, "content", None)
     if isinstance(text, str):
         made[names.TOOL_RESULT_SIZE] = len(text)
-        if content != "none":
-            made[names.TOOL_RESULT] = made[names.OUTPUT] = clean(text, LIMITS[content].value)
+        if tell.may.outputs:
+            shown = made[names.TOOL_RESULT] = tell.text(names.TOOL_RESULT, text)
+            made[names.OUTPUT] = tell.spend(shown)
             made[names.OUTPUT_TYPE] = names.TEXT
     return made

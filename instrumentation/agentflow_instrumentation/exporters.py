@@ -6,25 +6,26 @@ import difflib
 import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
 
-from .outlet import Direct, Outlet
-from .reasons import without_password
+from .direct import Direct
+from .otlp import address, make_exporter, place_of, protocol_of
+from .outlet import Outlet
+from .reasons import without_secrets
+from .way import LOGS, TRACES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from opentelemetry.sdk.trace.export import SpanExporter
+    from .otlp import SignalName
+    from .page import Page
+    from .readers import Readings
 
-Protocol = Literal["http/protobuf", "grpc"]
-
-_PROTOCOLS = ("http/protobuf", "grpc")
-_PATH = "/v1/traces"
 _PRESETS = {
-    "phoenix": {"http/protobuf": f"http://localhost:6006{_PATH}", "grpc": "http://localhost:4317"},
-    "jaeger": {"http/protobuf": f"http://localhost:4318{_PATH}", "grpc": "http://localhost:4317"},
+    "phoenix": {"http/protobuf": "http://localhost:6006/v1/traces", "grpc": "http://localhost:4317"},
+    "jaeger": {"http/protobuf": "http://localhost:4318/v1/traces", "grpc": "http://localhost:4317"},
 }
 _OTLP = ("otlp", *_PRESETS)
 NAMES = (*_OTLP, "console", "file")
@@ -38,7 +39,7 @@ def make_outlet(
     headers: Mapping[str, str] | None,
     path: str | Path | None,
 ) -> Outlet | Direct:
-    """What leads to one exporter, given by its name or itself. Raises `ValueError`."""
+    """What leads traces to one exporter, given by its name or itself. Raises `ValueError`."""
     if not isinstance(exporter, str):
         return _given(exporter)
     if exporter not in NAMES:
@@ -52,7 +53,49 @@ def make_outlet(
         return Direct(ConsoleExporter(), "the console", key="console")
     if exporter == "file":
         return _file(path)
-    return _otlp(exporter, endpoint, _protocol(protocol), headers)
+    chosen = protocol_of("traces", protocol)
+    where = _PRESETS.get(exporter, {}).get(chosen) if endpoint is None else endpoint
+    where = address("traces", where, chosen)
+    place = place_of("traces", where, chosen)
+    make = partial(make_exporter, "traces", where, chosen, headers)
+    return Outlet(make, without_secrets(place), key=place, cargo=TRACES)
+
+
+def make_log_outlet(*, endpoint: str | None, protocol: str | None, headers: Mapping[str, str] | None) -> Outlet:
+    """What leads log records to the receiver. Raises `ValueError`."""
+    chosen = protocol_of("logs", protocol)
+    where = address("logs", endpoint, chosen)
+    place = place_of("logs", where, chosen)
+    make = partial(make_exporter, "logs", where, chosen, headers)
+    return Outlet(make, without_secrets(place), key=place, cargo=LOGS)
+
+
+def make_metric_ways(
+    metrics: bool | Literal["prometheus"],  # noqa: FBT001 because it is the argument of setup()
+    *,
+    endpoint: str | None,
+    protocol: str | None,
+    headers: Mapping[str, str] | None,
+) -> list[Readings | Page]:
+    """What leads metrics to the receiver, or the page that shows them. Raises as `setup()`."""
+    if metrics is False or (metrics is True and left_out("metrics")):
+        return []
+    if metrics == "prometheus":
+        from .page import make_page  # noqa: PLC0415 because the SDK is heavy
+
+        return [make_page()]
+    from .readers import Readings  # noqa: PLC0415 because as above
+
+    chosen = protocol_of("metrics", protocol)
+    where = address("metrics", endpoint, chosen)
+    place = place_of("metrics", where, chosen)
+    make = partial(make_exporter, "metrics", where, chosen, headers)
+    return [Readings(make, without_secrets(place), key=place)]
+
+
+def left_out(signal: SignalName) -> bool:
+    """Does the environment say that this signal is exported nowhere?"""
+    return os.environ.get(f"OTEL_{signal.upper()}_EXPORTER", "").strip().lower() == "none"
 
 
 def check(
@@ -82,6 +125,28 @@ def check(
         raise ValueError(msg)
 
 
+def check_signals(wanted: Sequence[object], *, metrics: object, logs: object) -> None:
+    """Raise `ValueError` where metrics or logs are to go where none of the exporters takes them."""
+    if metrics not in (False, True, "prometheus"):
+        msg = f'setup(metrics={metrics!r}): there is no such choice. Choose from: False, True (by OTLP), "prometheus".'
+        raise ValueError(msg)
+    if logs not in (False, True):
+        msg = f"setup(logs={logs!r}): there is no such choice. Choose from: False, True (by OTLP)."
+        raise ValueError(msg)
+    named = [one for one in wanted if isinstance(one, str)]
+    for signal, asked in (("metrics", metrics is True), ("logs", logs is True)):
+        if asked and "otlp" not in named:
+            presets = [one for one in named if one in _PRESETS]
+            why = f"{presets[0].capitalize()} takes traces only" if presets else "they are sent by OTLP"
+            also = ["otlp", *named]
+            line = (
+                f'setup("otlp", {signal}=True)' if len(also) == 1 else f"setup({also}, {signal}=True)".replace("'", '"')
+            )
+            page = ', or setup(..., metrics="prometheus")' if signal == "metrics" else ""
+            msg = f"setup({signal}=True): {why}, and no exporter of this call takes {signal}. Write: {line}{page}"
+            raise ValueError(msg)
+
+
 def _given(exporter: Any) -> Outlet | Direct:
     from .console import ConsoleExporter  # noqa: PLC0415 because only who prints needs it
 
@@ -99,7 +164,7 @@ def _given(exporter: Any) -> Outlet | Direct:
         raise ValueError(msg)  # noqa: TRY004 because as above
     if isinstance(exporter, ConsoleExporter):
         return Direct(exporter, "the console")
-    return Outlet(exporter, type(exporter).__name__)
+    return Outlet(lambda: exporter, type(exporter).__name__)
 
 
 def _file(path: str | Path | None) -> Outlet:
@@ -108,56 +173,7 @@ def _file(path: str | Path | None) -> Outlet:
         raise ValueError(msg)
     from .otlpfile import FileExporter  # noqa: PLC0415 because only who writes a file needs it
 
-    return Outlet(FileExporter(path), str(path), key=os.path.realpath(path), keeps_all=True)
-
-
-def _protocol(given: str | None) -> str:
-    variables = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-    chosen = given or next((value for name in variables if (value := os.environ.get(name))), _PROTOCOLS[0])
-    if chosen not in _PROTOCOLS:
-        where = "protocol=" if given else "OTEL_EXPORTER_OTLP_PROTOCOL="
-        msg = f"setup({where}{chosen!r}): there is no such protocol. Choose from: {', '.join(_PROTOCOLS)}."
-        raise ValueError(msg)
-    return chosen
-
-
-def _otlp(preset: str, endpoint: str | None, protocol: str, headers: Mapping[str, str] | None) -> Outlet:
-    where = endpoint if endpoint is not None else _PRESETS.get(preset, {}).get(protocol)
-    if where is not None:
-        where = _complete(where, protocol)
-    given = dict(headers) if headers else None
-    exporter: SpanExporter
-    if protocol == "grpc":
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415 because grpc is heavy
-            OTLPSpanExporter,
-        )
-
-        # metadata keys are lower case in HTTP/2
-        lower = {name.lower(): value for name, value in given.items()} if given else None
-        exporter = OTLPSpanExporter(endpoint=where, headers=lower)
-        place = where or _from_environment("http://localhost:4317", "")
-    else:
-        from opentelemetry.exporter.otlp.proto.http import trace_exporter  # noqa: PLC0415 because it is heavy
-
-        exporter = trace_exporter.OTLPSpanExporter(endpoint=where, headers=given)
-        place = where or _from_environment("http://localhost:4318", _PATH)
-    return Outlet(exporter, without_password(place), key=place)
-
-
-def _complete(endpoint: str, protocol: str) -> str:
-    """An endpoint with its scheme and, over http, its path: the address of the server is enough."""
-    whole = endpoint if "://" in endpoint else f"http://{endpoint}"
-    parts = urlsplit(whole)
-    if parts.scheme not in {"http", "https"} or not parts.netloc:
-        shown = without_password(whole) if "@" in whole else endpoint
-        msg = f'setup(endpoint={shown!r}): this is no address of a server. Write: endpoint="http://localhost:4318"'
-        raise ValueError(msg)
-    return f"{whole.rstrip('/')}{_PATH}" if protocol != "grpc" and parts.path in {"", "/"} else whole
-
-
-def _from_environment(default: str, path: str) -> str:
-    own = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-    return own or f"{os.environ.get('OTEL_EXPORTER_OTLP_ENDPOINT', default).rstrip('/')}{path}"
+    return Outlet(partial(FileExporter, path), str(path), key=os.path.realpath(path), keeps_all=True)
 
 
 def service_name(given: str | None) -> str | None:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from typing import TYPE_CHECKING, Any
 
-from .content import clean, fit, json_text, plain
+from . import names
+from .content import WITHHELD
+from .cutting import clean, dumps, parse, size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from agentflow_llm.records import ChatCall, Passage
 
-    from .content import Limits
+    from .content import Teller
 
 _LEAST = 256
+_KEY = secrets.token_bytes(32)
+"""Lest a short message be guessed from its hash: hashes tell which messages are the same in one process, no more."""
 _FINISHED = {"tool_calls": "tool_call", "function_call": "tool_call"}
 
 
@@ -44,7 +49,7 @@ class History:
         self.image_size = image_size + (kept.image_size if kept else 0)
         self.digest: Any = None
         if hashed:
-            self.digest = kept.digest.copy() if kept and kept.digest else hashlib.sha256()
+            self.digest = kept.digest.copy() if kept and kept.digest else hashlib.sha256(_KEY)
             for message in new if kept and kept.digest else self.messages:
                 self.digest.update(_canonical(message))
 
@@ -61,7 +66,7 @@ class History:
         """The hash of the first `many` messages."""
         if many == len(self.messages) and self.digest is not None:
             return str(self.digest.hexdigest())
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(_KEY)
         for message in self.messages[:many]:
             digest.update(_canonical(message))
         return digest.hexdigest()
@@ -103,116 +108,123 @@ def _canonical(message: Any) -> bytes:
     return json.dumps([message.role, parts], sort_keys=True, separators=(",", ":")).encode() + b"\n"
 
 
-def input_messages(messages: Sequence[Any], limits: Limits) -> tuple[str, bool]:
-    """The messages of a request, and whether something is missing from them."""
-    text = limits.text
+def input_messages(messages: Sequence[Any], tell: Teller) -> str:
+    """The messages of a request."""
+    limit = tell.may.limits.text
     while True:
-        made = [one for message in messages for one in _input(message, text)]
-        out, missing = fit(made, limits.attribute, _left_out)
-        if not missing or len(made) > 1 or text <= _LEAST:
-            return out, missing
-        text //= 2  # a single message of many parts
+        made = [one for message in messages for one in _input(message, limit, tell)]
+        if len(made) > 1 or limit <= _LEAST or _fits(made, tell):
+            return tell.listed(made, _left_out)[0]
+        limit //= 2  # a single message of many parts
 
 
-def _input(message: Any, limit: int) -> Iterable[dict[str, Any]]:
+def _fits(items: list[dict[str, Any]], tell: Teller) -> bool:
+    return size(dumps(items)) <= tell.room(tell.may.limits.attribute)
+
+
+def _input(message: Any, limit: int, tell: Teller) -> Iterable[dict[str, Any]]:
     """One message; each result of a tool apart, for back ends show only one in a message."""
+    may = tell.may
     results = [part for part in message.content if part.type == "tool_result"]
-    others = [part for part in message.content if part.type != "tool_result"]
+    others = [part for part in message.content if part.type != "tool_result" and (may.images or part.type != "image")]
     if others or not results:
-        yield {"role": message.role, "parts": [_part(part, limit) for part in others]}
+        parts = [_part(part, limit, tell, names.INPUT_MESSAGES, shows=may.input_text) for part in others]
+        yield {"role": message.role, "parts": parts}
     for part in results:
-        yield {"role": "tool", "parts": [_part(part, limit)]}
+        parts = [_part(part, limit, tell, names.INPUT_MESSAGES, shows=may.input_text)]
+        yield {"role": "tool", "parts": parts}
 
 
-def output_message(message: Any, finish_reason: str | None, limits: Limits) -> str:
+def output_message(message: Any, finish_reason: str | None, tell: Teller) -> str:
     """The answer of a model, with the reason for which it stopped, without which Phoenix drops it."""
     reason = finish_reason or ("tool_call" if message.tool_calls else "stop")
-    text = limits.text
+    rest = {"role": "assistant", "finish_reason": clean(_FINISHED.get(reason, reason), _LEAST)}
+    where, shows = names.OUTPUT_MESSAGES, tell.may.output_text
+    limit = tell.may.limits.text
     while True:
-        parts = [_part(part, text) for part in message.content]
-        one = {"role": "assistant", "parts": parts, "finish_reason": clean(_FINISHED.get(reason, reason), _LEAST)}
-        out, missing = fit([one], limits.attribute, _left_out)
-        if not missing:
-            return out
-        text //= 2
-        if text < _LEAST:
-            one["parts"] = [{"type": "text", "content": f"[{len(parts):,} parts left out]"}]
-            return fit([one], limits.attribute, _left_out)[0]
+        parts = [_part(part, limit, tell, where, shows=shows) for part in message.content]
+        if limit <= _LEAST or _fits([{**rest, "parts": parts}], tell):
+            break
+        limit //= 2
+    left_out = [{"type": "text", "content": f"[{len(parts):,} parts left out]"}]
+    return tell.listed([{**rest, "parts": parts}], lambda _: {**rest, "parts": left_out})[0]
 
 
-def _part(part: Any, limit: int) -> dict[str, Any]:
+def _part(part: Any, limit: int, tell: Teller, where: str, *, shows: bool) -> dict[str, Any]:
+    """A part of a message. `shows`: whether texts are shown, or only that there are some."""
     match part.type:
         case "tool_call":
             return {
                 "type": "tool_call",
                 "id": clean(part.id, _LEAST),
-                "name": clean(part.name, _LEAST),
-                "arguments": _arguments(part.arguments, limit),
+                "name": tell.clean(part.name, _LEAST, f"{where}.parts.name"),
+                "arguments": _arguments(part.arguments, limit, tell, f"{where}.parts.arguments"),
             }
         case "tool_result":
-            return {
-                "type": "tool_call_response",
-                "id": clean(part.call_id, _LEAST),
-                "response": clean(part.content, limit),
-            }
-        case "reasoning":
-            return {"type": "reasoning", "content": clean(part.text, limit)}
+            response = tell.clean(part.content, limit, f"{where}.parts.response") if shows else WITHHELD
+            return {"type": "tool_call_response", "id": clean(part.call_id, _LEAST), "response": response}
         case "image":
-            return _picture(part.url, limit)
-        case _:
-            return {"type": "text", "content": clean(part.text, limit)}
+            return _picture(part.url, limit, tell, f"{where}.parts.uri")
+        case kind:
+            content = tell.clean(part.text, limit, f"{where}.parts.content") if shows else WITHHELD
+            return {"type": "reasoning" if kind == "reasoning" else "text", "content": content}
 
 
-def _picture(url: str, limit: int) -> dict[str, Any]:
+def _picture(url: str, limit: int, tell: Teller, where: str) -> dict[str, Any]:
     """A picture by its address; one that is sent along by what it is, for it would be many times all the rest."""
     if _holds_data(url):
         kind = url[5:_LEAST].partition(",")[0].partition(";")[0] or "image"
         return {"type": "text", "content": f"[{clean(kind, _LEAST)}, {_size_inside(url):,} bytes]"}
-    return {"type": "uri", "modality": "image", "uri": clean(url, limit)}
+    return {"type": "uri", "modality": "image", "uri": tell.clean(url, limit, where)}
 
 
-def _arguments(text: str, limit: int) -> Any:
+def _arguments(text: str, limit: int, tell: Teller, where: str) -> Any:
     """As JSON where it is that, else as the model wrote it."""
-    shown, is_json = json_text(text, limit)
-    return json.loads(shown) if is_json else shown
+    parsed = parse(text)
+    return tell.clean(text, limit, where) if parsed is None else tell.plain(parsed[0], limit, where)
 
 
 def _left_out(many: int) -> dict[str, Any]:
     return {"role": "system", "parts": [{"type": "text", "content": f"[{many:,} messages left out]"}]}
 
 
-def tool_definitions(call: ChatCall, limits: Limits) -> tuple[str, bool]:
-    """The tools that a model may ask for."""
-    return fit(
+def tool_definitions(call: ChatCall, tell: Teller) -> tuple[str, bool]:
+    """The tools that a model may ask for, and whether some are missing."""
+    limit = tell.may.limits.text
+    where = f"{names.TOOL_DEFINITIONS}.parameters"
+    return tell.listed(
         [
             {
                 "type": "function",
                 "name": tool.name,
-                "description": clean(tool.description, limits.text),
-                "parameters": plain(tool.parameters, limits.text),
+                "description": tell.clean(tool.description, limit, f"{names.TOOL_DEFINITIONS}.description"),
+                "parameters": tell.plain(tool.parameters, limit, where),
             }
             for tool in call.tools
         ],
-        limits.attribute,
         lambda many: {"type": "function", "name": f"[{many:,} tools left out]"},
     )
 
 
-def documents(passages: Sequence[Passage], limits: Limits) -> tuple[str, bool]:
+def documents(passages: Sequence[Passage], tell: Teller) -> str:
     """What a retrieval found; each with a number as its score, without which Phoenix drops them all."""
-    return fit(
+    limit = tell.may.limits.text
+    return tell.listed(
         [
-            {
-                "id": clean(str(passage.id), _LEAST),
-                "score": score_of(passage.score),
-                "content": clean(passage.text, limits.text),
-                "metadata": plain(dict(passage.metadata), limits.text),
-            }
+            {"id": clean(str(passage.id), _LEAST), "score": score_of(passage.score), **_inside(passage, limit, tell)}
             for passage in passages
         ],
-        limits.attribute,
         lambda many: {"id": f"[{many:,} documents left out]", "score": 0.0},
-    )
+    )[0]
+
+
+def _inside(passage: Passage, limit: int, tell: Teller) -> dict[str, Any]:
+    if not (tell.may.outputs and tell.may.documents):
+        return {"content": WITHHELD}
+    return {
+        "content": tell.clean(passage.text, limit, f"{names.DOCUMENTS}.content"),
+        "metadata": tell.plain(dict(passage.metadata), limit, f"{names.DOCUMENTS}.metadata"),
+    }
 
 
 def score_of(score: object) -> float:

@@ -65,6 +65,11 @@ EXCEPTION_EVENT: Final = "exception"
 EXCEPTION_TYPE: Final = "exception.type"
 EXCEPTION_MESSAGE: Final = "exception.message"
 EXCEPTION_STACK: Final = "exception.stacktrace"
+EVENT_NAME: Final = "event.name"
+"""Of a log record, where the API has no field for it."""
+CODE_FILE: Final = "code.file.path"
+CODE_LINE: Final = "code.line.number"
+CODE_FUNCTION: Final = "code.function.name"
 
 # OpenInference
 SPAN_KIND: Final = "openinference.span.kind"
@@ -93,9 +98,15 @@ RUN_ID: Final = "agentflow.run.id"
 SEGMENT: Final = "agentflow.segment"
 """1, and one more each time that the run goes on after a pause."""
 LINK: Final = "agentflow.link"
-"""Of a link, what it means: "resumed_from", "continues"..."""
+"""Of a link, what it means: "resumed_from", "continues", "sent_by"..."""
+SENT_BY: Final = "agentflow.sent_by"
+"""No attribute: under this key a context has the span that sent the message that is worked on."""
 RESUMED_FROM: Final = "agentflow.resumed_from.trace_id"
 """The trace of the segment before."""
+CONTINUES: Final = "agentflow.continues.run_id"
+"""The run that had ended, and with whose state this one began."""
+FORKED_FROM: Final = "agentflow.forked_from.run_id"
+"""The run at whose checkpoint this one began."""
 WORKFLOW_OF: Final = "agentflow.workflow.name"
 STEP: Final = "agentflow.step.name"
 ATTEMPT: Final = "agentflow.step.attempt"
@@ -144,7 +155,8 @@ LLM_REQUEST_ID: Final = "agentflow.llm.request_id"
 USAGE_MISSING: Final = "agentflow.llm.usage.missing"
 HISTORY_COUNT: Final = "agentflow.chat.history.messages"
 """How many messages at the beginning of the request are left out, because an earlier chat of the run has them."""
-HISTORY_HASH: Final = "agentflow.chat.history.sha256"
+HISTORY_HASH: Final = "agentflow.chat.history.hash"
+"""The same for the same messages, in one process; keyed, lest a short message be guessed from it."""
 HISTORY_SPAN: Final = "agentflow.chat.history.span_id"
 """The chat that has the last of them."""
 TOOL_ARGUMENTS_SIZE: Final = "agentflow.tool.arguments.size"
@@ -183,10 +195,76 @@ MEMORY_QUERY_SIZE: Final = "agentflow.memory.query.size"
 MEMORY_TRIMMED: Final = "agentflow.memory.trimmed"
 """How many messages were left out to keep to the limit."""
 TRUNCATED: Final = "agentflow.content.truncated"
+REDACTION_ERROR: Final = "agentflow.content.redaction_error"
+"""The class of the error of a redactor that failed; the text that it was given did not go out."""
 RETRY_ATTEMPT: Final = "agentflow.retry.attempt"
 RETRY_WAIT: Final = "agentflow.retry.wait"
 RETRY_AFTER: Final = "agentflow.retry.after"
 """Seconds that the server asked to wait."""
+RUN_DURATION: Final = "agentflow.run.duration"
+"""Seconds of this segment."""
+SUSPENDED: Final = "agentflow.run.suspended.duration"
+"""Seconds that the run stood still before this segment."""
+
+# events that are log records
+RUN_STARTED: Final = "agentflow.run.started"
+RUN_SUSPENDED: Final = "agentflow.run.suspended"
+RUN_RESUMED: Final = "agentflow.run.resumed"
+RUN_ENDED: Final = "agentflow.run.ended"
+STEP_RETRY: Final = "agentflow.step.retry"
+LLM_RETRY: Final = "agentflow.llm.retry"
+TOOL_RETRY: Final = "agentflow.tool.retry"
+
+
+# metrics, and those of their dimensions that no span has
+METRIC_CLIENT_DURATION: Final = "gen_ai.client.operation.duration"
+METRIC_TOKENS: Final = "gen_ai.client.token.usage"
+METRIC_FIRST_CHUNK: Final = "gen_ai.client.operation.time_to_first_chunk"
+METRIC_TOOL_DURATION: Final = "gen_ai.execute_tool.duration"
+METRIC_AGENT_DURATION: Final = "gen_ai.invoke_agent.duration"
+METRIC_AGENT_INFERENCES: Final = "gen_ai.invoke_agent.inference_calls"
+METRIC_AGENT_TOOLS: Final = "gen_ai.invoke_agent.tool_calls"
+METRIC_RUN_DURATION: Final = "gen_ai.invoke_workflow.duration"
+METRIC_RUNS: Final = "agentflow.run.active"
+METRIC_SUSPENDED: Final = "agentflow.run.suspended.duration"
+METRIC_STEP_DURATION: Final = "agentflow.step.duration"
+METRIC_QUEUE_WAIT: Final = "agentflow.step.queue.wait"
+METRIC_QUEUE_DEPTH: Final = "agentflow.step.queue.depth"
+METRIC_BUSY: Final = "agentflow.step.workers.busy"
+METRIC_RETRIES: Final = "agentflow.retries"
+METRIC_RETRY_WAIT: Final = "agentflow.retry.wait"
+METRIC_EVENTS: Final = "agentflow.events"
+METRIC_COST: Final = "agentflow.llm.cost"
+METRIC_RETRIEVED: Final = "agentflow.retrieval.documents"
+METRIC_RETRIEVAL_DURATION: Final = "agentflow.retrieval.duration"
+METRIC_RERANK_DURATION: Final = "agentflow.rerank.duration"
+METRIC_MEMORY_DURATION: Final = "agentflow.memory.duration"
+METRIC_RESOURCE_DURATION: Final = "agentflow.resource.duration"
+METRIC_CHECKPOINT_DURATION: Final = "agentflow.checkpoint.duration"
+METRIC_CONTENT_DROPPED: Final = "agentflow.content.dropped"
+METRIC_EXPORT_DROPPED: Final = "agentflow.export.dropped"
+CALLS_BEFORE: Final = "agentflow.agent.calls"
+"""No dimension, but what is stored with an agent's run that is suspended: how many models and tools it has called."""
+TOKEN_TYPE: Final = "gen_ai.token.type"  # noqa: S105 because it is no password
+RETRY_SCOPE: Final = "agentflow.retry.scope"
+RETRY_NAME: Final = "agentflow.retry.name"
+RETRY_EXHAUSTED: Final = "agentflow.retry.exhausted"
+RESOURCE_NAME: Final = "agentflow.resource.name"
+CONTENT_REASON: Final = "agentflow.content.dropped.reason"
+SIGNAL: Final = "agentflow.signal"
+EXPORT_REASON: Final = "agentflow.export.dropped.reason"
+OTHER: Final = "_other"
+"""Stands for all values of a dimension beyond the first 200, and for the tools that models make up."""
+
+
+def version() -> str | None:
+    """The version of the scope, where the package is installed."""
+    from importlib import metadata  # noqa: PLC0415 because it is needed once
+
+    try:
+        return metadata.version("agentflow-otel")
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def note_event(name: str) -> str:
@@ -199,11 +277,11 @@ def note_fact(note: str, fact: str) -> str:
     return f"agentflow.{note}.{fact}"
 
 
-def embedded_text(number: int) -> str:
+def embedded_text(number: int | str) -> str:
     """The name of one text of which a vector is made; of the vectors nothing goes out."""
     return f"embedding.embeddings.{number}.embedding.text"
 
 
-def listed_document(prefix: str, number: int, field: str) -> str:
+def listed_document(prefix: str, number: int | str, field: str) -> str:
     """The name of a field of one document in a list that OpenInference has flat."""
     return f"{prefix}.{number}.document.{field}"

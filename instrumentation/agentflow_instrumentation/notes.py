@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from . import names
-from .content import LIMITS, as_json, clean
+from .cutting import clean
 from .failures import error_type, message_of
 
 if TYPE_CHECKING:
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
     from agentflow.observe import Note
 
-    from .content import Content
+    from .content import Teller
     from .trail import Trail
 
 MOST = 32
 """So many notes of one name become events of a span; the rest is counted."""
 
-_CODE = frozenset({"step", "steps", "type", "because", "id"})
+_CODE = frozenset({"step", "steps", "type", "because", "id", "asked"})
 """Facts that are texts and come from the code: they go out whatever the content level."""
 _RETRY = {
     "attempt": names.RETRY_ATTEMPT,
@@ -33,7 +33,7 @@ _COUNTED = {"event_streamed": names.STREAMED, "repair": names.CHAT_REPAIRS}
 """Notes whose number is an attribute of the span."""
 
 
-def add(trail: Trail, note: Note, content: Content) -> None:
+def add(trail: Trail, note: Note, tell: Teller) -> None:
     """Add what was noted to the span."""
     name = note.name
     facts = note.facts
@@ -49,7 +49,7 @@ def add(trail: Trail, note: Note, content: Content) -> None:
         return
     made: dict[str, AttributeValue] = {}
     for fact, value in facts.items():
-        _tell(made, name, fact, value, content)
+        _tell(made, name, fact, value, tell)
     trail.span.add_event(names.note_event(name), made, note.at)
 
 
@@ -67,12 +67,12 @@ def _is_attribute(trail: Trail, span: Span, name: str, facts: dict[str, Any]) ->
     return True
 
 
-def _tell(made: dict[str, AttributeValue], note: str, fact: str, value: Any, content: Content) -> None:
+def _tell(made: dict[str, AttributeValue], note: str, fact: str, value: Any, tell: Teller) -> None:
     key = (_RETRY.get(fact) if note == "retry" else None) or names.note_fact(note, fact)
     if isinstance(value, BaseException):
         made[names.ERROR_TYPE] = error_type(value)
-        if content != "none":
-            made[names.EXCEPTION_MESSAGE] = message_of(value)
+        if tell.may.shows:
+            made[names.EXCEPTION_MESSAGE] = message_of(value, tell)
     elif isinstance(value, bool | int | float):
         made[key] = value
     elif fact in _CODE or (note == "fallback" and fact == "to"):
@@ -82,8 +82,9 @@ def _tell(made: dict[str, AttributeValue], note: str, fact: str, value: Any, con
             made[key] = [clean(str(one), 256) for one in cast("list[object]", value)[:MOST]]
     elif note == "event_streamed":
         made[names.EVENT_TYPE] = type(value).__name__
-    elif value is not None and content != "none":
-        made[key] = as_json(value, LIMITS["preview"].text) if not isinstance(value, str) else clean(value, 1024)
+    elif value is not None and tell.may.shows:
+        limit = tell.may.glance
+        made[key] = tell.text(key, value, limit) if isinstance(value, str) else tell.json(key, value, limit)
 
 
 def totals(trail: Trail) -> dict[str, AttributeValue]:

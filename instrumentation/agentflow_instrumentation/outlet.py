@@ -1,4 +1,4 @@
-"""The way of finished spans to an exporter: off the caller's thread, in bounded memory, without noise.
+"""The way of telemetry to an exporter: off the caller's thread, in bounded memory, without noise.
 
 What cannot be delivered is counted and said once, in one line, by the logger "agentflow"; the exporters' own
 lines about it, one a batch and some with a stack trace, are kept back.
@@ -10,115 +10,103 @@ import logging
 import os
 import threading
 import time
-import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from .reasons import gives_up, shorten
+from . import quiet
+from .fork import after_fork
+from .reasons import gives_up, is_too_large, shorten
+from .tally import EXPORT
+from .way import METRICS, TRACES
 
 if TYPE_CHECKING:
-    from opentelemetry.context import Context
-    from opentelemetry.sdk.trace import ReadableSpan, Span
-    from opentelemetry.sdk.trace.export import SpanExporter
+    from collections.abc import Callable, Sequence
+
+    from .way import Cargo
 
 logger = logging.getLogger("agentflow")
 
-_NOISY = (
-    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
-    "opentelemetry.exporter.otlp.proto.grpc.exporter",
-    "opentelemetry.exporter.otlp.common.http",
-    "urllib3.connectionpool",
-)
-_QUEUE, _SHORT_QUEUE, _BATCH, _DELAY = 32_768, 2_048, 512, 1_000
-
-
-class _KeepsBack(logging.Filter):
-    """Takes the lines that exporters log while one of our outlets exports."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.here = threading.local()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """False for a line that an outlet has heard."""
-        outlet: Outlet | None = getattr(self.here, "outlet", None)
-        if outlet is None:
-            return True
-        if record.levelno >= logging.WARNING:
-            outlet.heard(record.getMessage())
-        return False
-
-
-_filter = _KeepsBack()
+_SHORT_QUEUE, _DELAY = 2_048, 1_000
+_LET_GO = 1.0
+"""So many seconds an exporter has to let go when it is shut down."""
 
 
 class Outlet:
-    """A span processor: a queue, and a thread that exports what is in it.
+    """A queue, and a thread that exports what is in it.
 
-    When the queue is full, the oldest spans are dropped, and counted; with `keeps_all`, whoever ends a span waits for
+    When the queue is full, the oldest items are dropped, and counted; with `keeps_all`, whoever puts one waits for
     room instead. `OTEL_BSP_MAX_QUEUE_SIZE` (here 32,768 spans, with `keeps_all` 2,048),
-    `OTEL_BSP_MAX_EXPORT_BATCH_SIZE` (512) and `OTEL_BSP_SCHEDULE_DELAY` (1,000 ms) hold here, too.
+    `OTEL_BSP_MAX_EXPORT_BATCH_SIZE` (512) and `OTEL_BSP_SCHEDULE_DELAY` (1,000 ms) hold here, too, and `OTEL_BLRP_*`
+    for log records (8,192). A batch that is too large for the receiver is sent in halves.
+
+    - `make`: makes the exporter; once more in each process that is forked off this one, because two processes can't
+      share a connection.
     """
 
-    def __init__(self, exporter: SpanExporter, place: str, *, key: object = None, keeps_all: bool = False) -> None:
-        self.exporter = exporter
+    def __init__(
+        self,
+        make: Callable[[], Any],
+        place: str,
+        *,
+        key: object = None,
+        keeps_all: bool = False,
+        cargo: Cargo = TRACES,
+    ) -> None:
+        self._make = make
+        self.exporter: Any = make()
         self.place = place
-        """Where the spans go, in words."""
-        self.key = id(exporter) if key is None else key
+        """Where it goes, in words."""
+        self.key = id(self.exporter) if key is None else key
         """Of outlets with equal keys, the latest is used."""
+        self.cargo = cargo
         self.dropped = 0
-        """How many spans the queue had no room for."""
+        """How many items the queue had no room for."""
         self.lost = 0
-        """How many spans could not be delivered."""
+        """How many items could not be delivered."""
         self.reason = ""
         """Why, in the exporter's words."""
-        self._told = 0
-        """Of the lost spans, how many somebody has been told of."""
-        self._arrived = self._late = False
         self._keeps_all = keeps_all
-        self._size = size = _number("OTEL_BSP_MAX_QUEUE_SIZE", _SHORT_QUEUE if keeps_all else _QUEUE)
-        self._batch = min(size, _number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", _BATCH))
-        self._delay = _number("OTEL_BSP_SCHEDULE_DELAY", _DELAY) / 1000
-        self._queue: deque[ReadableSpan] = deque(maxlen=None if keeps_all else size)
-        self._said: set[str] = set()
-        self._hopeless = False
+        self._size = size = _number(cargo, "MAX_QUEUE_SIZE", _SHORT_QUEUE if keeps_all else cargo.queue)
+        self._batch = min(size, _number(cargo, "MAX_EXPORT_BATCH_SIZE", cargo.batch))
+        self._delay = _number(cargo, "SCHEDULE_DELAY", _DELAY) / 1000
+        self._queue: deque[Any] = deque(maxlen=None if keeps_all else size)
         self._closed = False
         self._begin()
-        for name in _NOISY:
-            logging.getLogger(name).addFilter(_filter)
-        if hasattr(os, "register_at_fork"):
-            again = weakref.WeakMethod(self._forked)
-            os.register_at_fork(after_in_child=lambda: (method := again()) and method())
+        quiet.keep_back()
+        after_fork(self._forked)
 
     def _begin(self) -> None:
         self._condition = threading.Condition()
         self._thread: threading.Thread | None = None
         self._wanted = False
         self._in_flight = 0
+        self._said: set[str] = set()
+        self._told = 0
+        """Of the lost items, how many somebody has been told of."""
+        self._arrived = self._late = self._hopeless = False
 
     def _forked(self) -> None:
         """The child has no thread, and the parent exports what is queued."""
         self._queue.clear()
+        self.dropped = self.lost = 0
+        self._parents = self.exporter  # it is not to be closed with the parent's connection
         self._begin()
+        if not self._closed:
+            self.exporter = self._make()
 
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Nothing to do."""
-
-    def _on_ending(self, span: Span) -> None:
-        """Nothing to do."""
-
-    def on_end(self, span: ReadableSpan) -> None:
-        """Queue a span that has ended."""
-        context = span.context
-        if self._closed or context is None or not context.trace_flags.sampled:
+    def put(self, item: Any) -> None:
+        """Queue an item."""
+        if self._closed:
             return
         queue = self._queue
         if self._keeps_all:
             self._wait_for_room()
         elif len(queue) == queue.maxlen:
             self.dropped += 1
-            self._say_once("dropped", f"more spans are made than can be sent to {self.place}; the oldest are lost")
-        queue.append(span)
+            EXPORT.add(self.cargo.signal, "queue_full")
+            items = f"{self.cargo.item}s"
+            self._say_once("dropped", f"more {items} are made than can be sent to {self.place}; the oldest are lost")
+        queue.append(item)
         if self._thread is None:
             self._start()
         elif len(queue) == self._batch:
@@ -146,12 +134,26 @@ class Outlet:
             self._hopeless = shorten(message) == "connection refused"
             self._condition.notify_all()
 
+    def refused(self, many: int, message: str) -> None:
+        """The receiver took a request, but not so many of the items in it; with none, it merely says something."""
+        why = f"the receiver says: {message}" if message else "the receiver refused them"
+        if not many:
+            self._say_once(why, f"{self.cargo.whole} was delivered to {self.place}, and {why}")
+            return
+        with self._condition:
+            self.reason = why
+            self._lose(1 if self.cargo is METRICS else many)
+
     @property
     def why(self) -> str:
         """Why the last export failed, in a few words."""
         if self._late and not self.reason:
             return "not in time" if self._arrived else "no answer in time"
-        return shorten(self.reason) or "the exporter failed"
+        return shorten(self.reason, self.cargo.signal) or "the exporter failed"
+
+    def not_yet(self) -> str:
+        """What a flush did not wait for, in a line."""
+        return f"{self.cargo.whole} is not delivered to {self.place} yet: {self.why}"
 
     def unsaid(self) -> list[str]:
         """The problems of which nobody has been told: no warning was logged, and nobody has asked for `problems`."""
@@ -160,23 +162,34 @@ class Outlet:
     def problems(self) -> list[str]:
         """What did not arrive, in one line each; nothing where all did."""
         self._told = self.lost
+        whole = self.cargo.whole
         said: list[str] = []
         if self.lost:
-            said.append(f"the trace could not be delivered to {self.place}: {self.why} ({_spans(self.lost)} lost)")
+            said.append(f"{whole} could not be delivered to {self.place}: {self.why} ({self._many(self.lost)} lost)")
         if self.dropped:
-            said.append(f"{_spans(self.dropped)} lost on the way to {self.place}: too many at once")
+            said.append(f"{self._many(self.dropped)} lost on the way to {self.place}: too many at once")
         return said
 
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Export all that is queued; True if nothing is left and nothing was lost."""
-        return self.flush(timeout_millis / 1000) and not self.lost
+    def _many(self, items: int) -> str:
+        return f"{items:,} {self.cargo.item}{'s' * (items != 1)}"
+
+    def hurry(self) -> None:
+        """Export what is queued now, without waiting for more."""
+        self._send_now()
+
+    def _send_now(self) -> None:
+        with self._condition:
+            if not self._in_flight:
+                self._hopeless = False  # else the exporter has been refused, and waits for another attempt
+            if self._queue:
+                self._wanted = True
+                self._condition.notify_all()
 
     def flush(self, timeout: float) -> bool:
         """Export all that is queued; False if that takes longer, in seconds, or no one listens there."""
         end = time.monotonic() + timeout
+        self._send_now()
         with self._condition:
-            if not self._in_flight:
-                self._hopeless = False  # else the exporter has been refused, and waits for another attempt
             while self._queue or self._in_flight:
                 left = end - time.monotonic()
                 if left <= 0 or self._hopeless:
@@ -194,15 +207,30 @@ class Outlet:
         self.flush(timeout)
         with self._condition:
             self._closed = True
-            self.lost += len(self._queue)
+            self._lose(len(self._queue))
             self._queue.clear()
             self._condition.notify_all()
-        self._quietly(self.exporter.shutdown)  # ends a wait for another attempt, too
+        # it ends a wait for another attempt, too; but some wait themselves for an attempt that goes on
+        closing = threading.Thread(target=self._close, name="agentflow-telemetry", daemon=True)
+        if self._in_flight:
+            closing.start()
+            closing.join(_LET_GO / 2)
+        else:
+            self._close()
         if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(1.0)
+            self._thread.join(_LET_GO / 2)
         with self._condition:
-            self.lost += self._in_flight
+            self._lose(self._in_flight)
             self._in_flight = 0
+
+    def _close(self) -> None:
+        quiet.listen(self)
+        try:
+            self.exporter.shutdown()
+        except Exception as error:  # noqa: BLE001 because an exporter may raise anything, and the program goes on
+            self.heard(f"{type(error).__name__}: {error}")
+        finally:
+            quiet.listen(None)
 
     def _start(self) -> None:
         with self._condition:
@@ -215,7 +243,7 @@ class Outlet:
             self._condition.notify_all()
 
     def _run(self) -> None:
-        _filter.here.outlet = self
+        quiet.listen(self)
         _instrument_nothing_here()
         condition = self._condition
         while True:
@@ -229,12 +257,10 @@ class Outlet:
                 self._hopeless = False
                 if self._keeps_all:
                     condition.notify_all()  # there is room
-            arrived = not batch or self._export(batch)
+                lost = self.lost
+            if batch:
+                self._export(batch)
             with condition:
-                if not arrived:
-                    self.lost += self._in_flight
-                elif batch:
-                    self._arrived = True
                 if not self._closed:
                     self._late = False
                 self._in_flight = 0
@@ -242,130 +268,54 @@ class Outlet:
                     self._wanted = False
                 condition.notify_all()
             if batch:
-                self._report(arrived=arrived)
+                self._report(arrived=self.lost == lost)
 
-    def _export(self, batch: list[ReadableSpan]) -> bool:
+    def _export(self, batch: Sequence[Any]) -> None:
+        before = self.reason
         try:
-            result: Any = self.exporter.export(batch)
+            result: Any = self._hand_over(batch)
+            arrived = getattr(result, "name", "SUCCESS") == "SUCCESS"
         except Exception as error:  # noqa: BLE001 because an exporter may raise anything, and the program goes on
-            self.heard(f"{type(error).__name__}: {error}")
-            return False
-        return bool(getattr(result, "name", "SUCCESS") == "SUCCESS")
+            arrived = False
+            if is_too_large(str(error)):
+                if len(batch) > 1:
+                    self.reason = before
+                    half = len(batch) // 2
+                    self._export(batch[:half])
+                    self._export(batch[half:])
+                    return
+                self.reason = f"one {self.cargo.item} alone is larger than the receiver takes"
+            elif not isinstance(error, quiet.TooLargeError):
+                self.heard(f"{type(error).__name__}: {error}")
+        with self._condition:
+            mine = min(len(batch), self._in_flight)  # what shutdown() did not wait for is lost already
+            self._in_flight -= mine
+            if arrived:
+                self._arrived = True
+            else:
+                self._lose(mine)
+
+    def _hand_over(self, batch: Sequence[Any]) -> Any:
+        return self.exporter.export(batch)
+
+    def _lose(self, many: int) -> None:
+        if many:
+            self.lost += many
+            EXPORT.add(self.cargo.signal, "failed", many=many)
 
     def _report(self, *, arrived: bool) -> None:
         if arrived:
             self._said.discard("lost")
         elif not self._closed:  # else whoever closes it is told
             self._told = self.lost
-            self._say_once("lost", f"the trace cannot be delivered to {self.place}: {self.why}; spans get lost")
+            items = f"{self.cargo.item}s"
+            what = f"{self.cargo.whole} cannot be delivered to {self.place}: {self.why}; {items} get lost"
+            self._say_once("lost", what)
 
     def _say_once(self, what: str, message: str) -> None:
         if what not in self._said:
             self._said.add(what)
             logger.warning(message)
-
-    def _quietly(self, call: Any) -> None:
-        _filter.here.outlet = self
-        try:
-            call()
-        except Exception as error:  # noqa: BLE001 because an exporter may raise anything, and the program goes on
-            self.heard(f"{type(error).__name__}: {error}")
-        finally:
-            _filter.here.outlet = None
-
-
-class Direct:
-    """A span processor that hands each span on at once, in line: for what is shown to a person."""
-
-    def __init__(self, exporter: SpanExporter, place: str, *, key: object = None) -> None:
-        self.exporter = exporter
-        self.place = place
-        self.key = id(exporter) if key is None else key
-        """Of outlets with equal keys, the latest is used."""
-        self._failed = ""
-
-    @property
-    def why(self) -> str:
-        """What went wrong."""
-        return self._failed
-
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Nothing to do."""
-
-    def _on_ending(self, span: Span) -> None:
-        """Nothing to do."""
-
-    def on_end(self, span: ReadableSpan) -> None:
-        """Hand on a span that has ended."""
-        if self._failed or span.context is None or not span.context.trace_flags.sampled:
-            return
-        try:
-            self.exporter.export((span,))
-        except Exception as error:  # noqa: BLE001 because a closed terminal must not end the program
-            self._failed = f"the trace could not be shown on {self.place}: {type(error).__name__}: {error}"
-            logger.warning(self._failed)
-
-    def unsaid(self) -> list[str]:
-        """Nothing: a warning is logged at once."""
-        return []
-
-    def problems(self) -> list[str]:
-        """What went wrong, if anything did."""
-        return [self._failed] if self._failed else []
-
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """True unless something went wrong."""
-        return self.flush(timeout_millis / 1000)
-
-    def flush(self, timeout: float) -> bool:  # noqa: ARG002 because it is an outlet's
-        """Nothing is queued."""
-        return not self._failed
-
-    def shutdown(self, timeout: float = 5.0) -> None:  # noqa: ARG002 because it is an outlet's
-        """Let the exporter show what it holds."""
-        if not self._failed:
-            self.exporter.shutdown()
-
-
-class Hub:
-    """The span processor that a provider is given: outlets come and go, while a provider keeps its processors."""
-
-    def __init__(self) -> None:
-        self.outlets: tuple[Outlet | Direct, ...] = ()
-        self._used: tuple[Outlet | Direct, ...] = ()
-
-    def add(self, outlet: Outlet | Direct) -> None:
-        """Hand spans to `outlet`, too, and to none that leads to the same place, until `remove`."""
-        self.outlets = (*self.outlets, outlet)
-        self._choose()
-
-    def remove(self, outlet: Outlet | Direct) -> None:
-        """Take back `add`."""
-        self.outlets = tuple(o for o in self.outlets if o is not outlet)
-        self._choose()
-
-    def _choose(self) -> None:
-        self._used = tuple({outlet.key: outlet for outlet in self.outlets}.values())
-
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Nothing to do."""
-
-    def _on_ending(self, span: Span) -> None:
-        """Nothing to do."""
-
-    def on_end(self, span: ReadableSpan) -> None:
-        """Hand a span that has ended to every outlet."""
-        for outlet in self._used:
-            outlet.on_end(span)
-
-    def shutdown(self) -> None:
-        """The provider is shut down by whoever owns it."""
-        for outlet in self.outlets:
-            outlet.shutdown()
-
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """The provider is flushed."""
-        return False not in {outlet.force_flush(timeout_millis) for outlet in self.outlets}
 
 
 def _instrument_nothing_here() -> None:
@@ -376,10 +326,6 @@ def _instrument_nothing_here() -> None:
         context.attach(context.set_value(key, value=True))
 
 
-def _spans(many: int) -> str:
-    return f"{many:,} span{'s' * (many != 1)}"
-
-
-def _number(variable: str, default: int) -> int:
-    text = os.environ.get(variable, "")
+def _number(cargo: Cargo, variable: str, default: int) -> int:
+    text = os.environ.get(f"{cargo.variables}_{variable}", "") if cargo.variables else ""
     return int(text) if text.isdigit() and int(text) > 0 else default

@@ -1,29 +1,37 @@
-"""Why something did not arrive, in a few words, from what exporters write; and addresses without passwords."""
+"""Why something did not arrive, in a few words, from what exporters write; and texts without what lets one in."""
 
 from __future__ import annotations
 
 import re
 
+_TOO_LARGE = r"larger than max|too large|code: 413|exceeds max_request_size"
 _HINTS = (
     (r"BadStatusLine", "it looks like a gRPC port: use protocol='grpc'"),
     (r"Failed parsing HTTP/2", "it looks like an HTTP port: use protocol='http/protobuf'"),
-    (r"refused|ECONNREFUSED", "connection refused"),
+    (r"connection refused|actively refused|ECONNREFUSED", "connection refused"),
     (r"resol(?:ve|ution)|getaddrinfo|Name or service|nodename", "the host is not known"),
     (r"timed? ?out|DEADLINE_EXCEEDED", "no answer in time"),
-    (r"Too Many Requests|code: 429", "too many requests"),
-    (r"RESOURCE_EXHAUSTED|larger than max|too large", "the batch is too large for the receiver"),
-    (r"UNIMPLEMENTED", "the receiver takes no traces there"),
+    (_TOO_LARGE, "the batch is too large for the receiver"),
+    (r"Too Many Requests|code: 429|RESOURCE_EXHAUSTED", "too many requests"),
+    (r"UNIMPLEMENTED", "the receiver takes no {signal} there"),
     (r"certificate|SSL", "the TLS certificate is not accepted"),
 )
 _WORDS = 160
 _FRAMES = (
-    r"code: (?P<code>\d{3}), reason: (?P<why>.*)",
+    r"code: (?P<code>\d{3}), reason: ?(?P<why>.*)",
     r"code: None, reason: (?P<why>.*)",
     r"Failed to export \w+ to \S+, error code: (?:StatusCode\.)?(?P<why>.*)",
     r"Transient error StatusCode\.(?P<code>\w+) encountered .*Error details: (?P<why>.*)",
     r"Transient error (?:StatusCode\.)?(?P<why>.*) encountered while exporting",
 )
 """What exporters write around what happened."""
+_SECRETS = (
+    (r"(?<=//)[^\s@]*@(?:[^\s/@]*@)*|[^\s/'\"]+:[^\s/@]*@", "***@"),  # before the host of an address
+    (r"([?&;][^\s=&;?]+=)[^\s&;'\")]+", r"\1***"),  # in its query
+    (r"(?i)(header value: ).*", r"\1***"),  # requests shows the header that it does not take
+    (r"(?i)(metadata was invalid: ).*", r"\1***"),  # so does grpc
+    (r"(?i)\b(bearer|basic) +[^\s'\"]+", r"\1 ***"),
+)
 
 
 def gives_up(message: str) -> bool:
@@ -31,20 +39,27 @@ def gives_up(message: str) -> bool:
     return re.search("shutdown|max retries", message, re.IGNORECASE) is not None
 
 
-def shorten(reason: str) -> str:
-    """What an exporter said, in a few words."""
+def is_too_large(message: str) -> bool:
+    """Does an exporter say that a request was larger than the receiver takes?"""
+    return re.search(_TOO_LARGE, message, re.IGNORECASE) is not None
+
+
+def shorten(reason: str, signal: str = "traces") -> str:
+    """What an exporter of a signal said, in a few words."""
     for pattern, hint in _HINTS:
         if re.search(pattern, reason, re.IGNORECASE):
-            return hint
-    text = " ".join(without_password(reason).split())
+            return hint.format(signal=signal)
+    text = " ".join(without_secrets(reason).split())
     for frame in _FRAMES:
         if match := re.search(frame, text):
             found = match.groupdict()
-            text = f"{found['code']} {found['why']}" if found.get("code") else found["why"]
+            text = f"{found.get('code') or ''} {found['why']}".strip()
             break
     return text if len(text) <= _WORDS else f"{text[:_WORDS]}…"
 
 
-def without_password(text: str) -> str:
-    """A text without what stands before the host in its addresses."""
-    return re.sub(r"(?<=//)[^\s@]*@(?:[^\s/@]*@)*|[^\s/'\"]+:[^\s/@]*@", "***@", text)
+def without_secrets(text: str) -> str:
+    """A text without the passwords and tokens of the addresses and headers in it."""
+    for pattern, instead in _SECRETS:
+        text = re.sub(pattern, instead, text)
+    return text

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-import weakref
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakSet
 
@@ -14,25 +12,33 @@ from opentelemetry.trace import Link, NonRecordingSpan, SpanKind, format_span_id
 from agentflow.observe import Kind, Observer, current_scope
 
 from . import agents, clients, names, notes
-from .content import LIMITS, as_json, as_value, fields_of, level_from_environment
+from .content import Policy, longest_value
 from .failures import fail
+from .interplay import below
+from .origin import before, belongs, belongs_here, origin, pack, sent_by
+from .place import beginning, inside
+from .shapes import fields_of
 from .tracer import starter, tell
 from .trail import RunTrail, Trail, give_up, with_span
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from opentelemetry.context import Context
     from opentelemetry.trace import Tracer, TracerProvider
     from opentelemetry.util.types import AttributeValue
 
     from agentflow.observe import Note, Operation, Ref
 
-    from .content import Content
+    from .content import Content, Teller
+    from .redactors import Redactor
 
 Events = Literal["spans", "links"]
 
 _RUN, _STEP, _EVENT = Kind.RUN, Kind.STEP, Kind.EVENT  # a look into an enum costs as much as a call
 _MOST_LINKS = 128
 _MOST_NAMED = 16
+_MODELS = (Kind.CHAT, Kind.EMBEDDINGS)
 _FAILURES = frozenset({"error", "timeout", "retried"})
 _CLIENTS = {  # kind: how the span's name begins, its kind, its kind for Phoenix, its operation for the conventions
     Kind.CHAT: ("chat", SpanKind.CLIENT, "LLM", "chat"),
@@ -54,6 +60,7 @@ class SpanObserver(Observer):
     - `content`: what of the user's data goes out. "none": sizes and counts; "preview": cut to 1 kB a text;
       "full": cut to 8 kB a text, 64 kB an attribute. By default what
       `OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT` says, else "none".
+    - `redactors`: what else is taken out of content: callables `redact(text, where) -> text`, in this order.
     - `events`: "spans" makes a span of each event on its way from sent to taken up; "links" leaves these out
       and links a step to the step that sent its event.
     """
@@ -63,15 +70,25 @@ class SpanObserver(Observer):
         tracer_provider: TracerProvider | None = None,
         *,
         content: Content | None = None,
+        redactors: Iterable[Redactor] = (),
         events: Events = "spans",
     ) -> None:
-        self.content: Content = level_from_environment() if content is None else content
         self.events: Events = events
         provider = trace.get_tracer_provider() if tracer_provider is None else tracer_provider
         self._tracer: Tracer = provider.get_tracer(names.SCOPE, names.version(), schema_url=names.SCHEMA)
         self._start = starter(self._tracer)
+        self._policy = Policy(content, redactors, longest=longest_value(self._tracer))
         self._all_or_none = _samples_whole_traces(self._tracer)
         self._runs: WeakSet[Trail] = WeakSet()
+
+    @property
+    def content(self) -> Content:
+        """The level; when it is set, it holds for what is told from now on."""
+        return self._policy.level
+
+    @content.setter
+    def content(self, level: Content) -> None:
+        self._policy = self._policy.at(level)
 
     def __repr__(self) -> str:
         return f"SpanObserver(content={self.content!r}, events={self.events!r})"
@@ -97,7 +114,7 @@ class SpanObserver(Observer):
         if note.name == "collected":
             self._link(op, trail, note.facts["causes"], note.facts["count"])
         else:
-            notes.add(trail, note, self.content)
+            notes.add(trail, note, self._teller(trail))
 
     def finished(self, op: Operation, error: BaseException | None) -> None:
         """End the span."""
@@ -107,7 +124,10 @@ class SpanObserver(Observer):
         if trail.token is not None:
             trail.detach()
         if trail.run is not None:
-            if op.kind is _RUN:
+            if op.kind is _RUN and op.outcome == "suspended" and error is None:
+                # a step may be alive in a wait, with what it has open; else the run is to hold nothing while it waits
+                trail.run = trail.context = None
+            elif op.kind is _RUN:
                 self._end_calls(trail.run)
             elif op.kind in _CLIENTS:
                 trail.run.calls.discard(trail)
@@ -125,33 +145,22 @@ class SpanObserver(Observer):
         made: dict[str, AttributeValue] = {names.OUTCOME: outcome}
         if trail.counts is not None:
             made |= notes.totals(trail)
-        made |= self._results(op, trail, error)
-        tell(span, made)
+        teller = self._teller(trail)
+        made |= self._results(op, trail, error, teller)
+        tell(span, made | teller.facts())
         if outcome != "ok" and outcome in _FAILURES:
-            fail(span, error, "timeout" if outcome == "timeout" else None, self.content, op.ended_at)
+            fail(span, error, "timeout" if outcome == "timeout" else None, teller, op.ended_at)
+            tell(span, teller.facts())
 
     def close(self) -> None:
-        """End the spans of runs that are still open: nobody will hear of their end.
-
-        Where the event loop was closed before a run was wound up, they say how it was to end, else "suspended".
-        """
+        """End the spans of runs that are still open, as suspended: nobody will hear of their end."""
         # runs inside of runs first, as ever
         for trail in sorted(self._runs, key=lambda trail: getattr(trail.span, "start_time", 0), reverse=True):
             if trail.run is not None:
                 self._end_calls(trail.run)
             span, trail.span = trail.span, None
             if span is not None:
-                self._close_run(span, trail)
-
-    def _close_run(self, span: trace.Span, trail: Trail) -> None:
-        run: Any = trail.run and trail.run.run and trail.run.run()
-        if run is None or run.stop_event is None:  # it is decided with the event that it ends with
-            give_up(span, trail.lost)
-            return
-        if run.outcome in _FAILURES:
-            kind = "timeout" if run.outcome == "timeout" else None
-            fail(span, run.error, kind, self.content, time.time_ns())
-        give_up(span, run.outcome)
+                give_up(span, trail.lost)
 
     def _end_calls(self, run: RunTrail) -> None:
         """What still goes on in threads when the run has ended was left behind."""
@@ -162,7 +171,7 @@ class SpanObserver(Observer):
         run.calls.clear()
 
     def _begin_run(self, op: Operation) -> bool | None:
-        current = otel.get_current()
+        current = beginning(self, op.ref, otel.get_current())
         made: dict[str, AttributeValue] = {names.SPAN_KIND: "CHAIN", names.RUN_ID: op.run_id or ""}
         if op.agent is None:
             name = f"invoke_workflow {op.name}"
@@ -173,19 +182,32 @@ class SpanObserver(Observer):
             made[names.OPERATION] = "invoke_agent"
             made[names.AGENT] = op.agent
         made[names.WORKFLOW] = op.name
-        if self.content != "none" and op.subject is not None:
-            made |= _shown(names.INPUT, names.INPUT_TYPE, agents.question(op.subject), LIMITS[self.content].value)
+        teller = self._policy.teller()
+        if teller.may.inputs and op.subject is not None:
+            made |= teller.input(agents.question(op.subject)) | teller.facts()
+        above = self._trail(op.parent)
+        run = RunTrail()
+        run.belongs = belongs(op, None if above is None or above.run is None else above.run.belongs)
+        earlier = before(op)
+        told, links = origin(op, earlier)
+        made |= {names.SEGMENT: op.segment, **run.belongs, **told}
         around = current
-        links: tuple[Link, ...] = ()
-        if op.parent is None and current_scope.get() is not None:
-            # detached inside a step: a trace of its own, that knows where it came from
-            links = _links(trace.get_current_span(current).get_span_context())
-            around = with_span(trace.INVALID_SPAN, current)
+        if op.parent is None:
+            here = trace.get_current_span(current).get_span_context()
+            if detached := current_scope.get() is not None:
+                # inside a step: a trace of its own, that knows where it came from
+                links = (*links, *_links(here))
+            elif not here.is_valid:
+                links = (*links, *sent_by(current))
+            if detached or (earlier is not None and op.segment > 1 and earlier.trace_id == here.trace_id):
+                around = with_span(trace.INVALID_SPAN, current)
         span = self._start(name, around, attributes=made, links=links, start_time=op.started_at)
         trail = Trail(span, span.get_span_context(), op.name, "suspended")
-        trail.run = RunTrail()
+        trail.teller = teller
+        trail.run = run
         op.ref.carry(self, trail)
-        trail.attach(with_span(span, current))
+        pack(op, trail.span_context)
+        trail.attach(inside(span, op.ref, otel.get_current()))
         if not span.is_recording():
             return False if self._all_or_none else None
         self._runs.add(trail)
@@ -207,19 +229,18 @@ class SpanObserver(Observer):
         if cause is not None:
             made[names.TRIGGERED_BY] = (str(cause),)
             links = (Link(cause.span_context),)
-        if self.content != "none":
-            made |= _shown(names.INPUT, names.INPUT_TYPE, fields_of(op.subject), LIMITS[self.content].value)
+        teller = self._policy.teller()
+        if teller.may.inputs:
+            made |= teller.input(fields_of(op.subject)) | teller.facts()
         parent = self._trail(op.parent)
         around = _inside(parent)
         span = self._start(f"step {op.name}", around, attributes=made, links=links, start_time=op.started_at)
         trail = Trail(span, span.get_span_context(), op.name, "cancelled")
+        trail.teller = teller
         if parent is not None:
             trail.run = parent.run
-            if trail.run is not None and trail.run.run is None:
-                scope = current_scope.get()
-                trail.run.run = None if scope is None or scope.run is None else weakref.ref(scope.run)
         op.ref.carry(self, trail)
-        trail.attach(with_span(span, around))
+        trail.attach(inside(span, op.ref, around))
 
     def _begin_event(self, op: Operation) -> None:
         sender = self._trail(op.cause)
@@ -253,34 +274,41 @@ class SpanObserver(Observer):
             made[names.RUN_ID] = op.run_id
         parent = self._trail(op.parent)
         run = None if parent is None else parent.run
-        made |= clients.begins(op, run, self.content)
-        span = self._start(
-            f"{first} {op.name}" if op.name else first, kind=kind, attributes=made, start_time=op.started_at
-        )
+        teller = self._policy.teller()
+        made |= clients.begins(op, run, teller) | teller.facts()
+        if op.kind is Kind.CHAT:
+            made |= belongs_here() if run is None else run.belongs
+        name = f"{first} {clients.name_of(op)}" if op.name else first
+        current = otel.get_current()
+        around = beginning(self, op.ref, current)
+        span = self._start(name, around, kind=kind, attributes=made, start_time=op.started_at)
         trail = Trail(span, span.get_span_context(), op.name, "cancelled")
+        trail.teller = teller
         trail.run = run
         if run is not None:
             run.calls.add(trail)
         if op.kind is Kind.CHAT and run is not None and run.history is not None:
             run.history.span_id = format_span_id(trail.span_context.span_id)
         op.ref.carry(self, trail)
-        trail.attach(with_span(span, otel.get_current()))
+        within = inside(span, op.ref, current)
+        trail.attach(below(within) if op.kind in _MODELS else within)
 
-    def _results(self, op: Operation, trail: Trail, error: BaseException | None) -> dict[str, AttributeValue]:
+    def _results(
+        self, op: Operation, trail: Trail, error: BaseException | None, teller: Teller
+    ) -> dict[str, AttributeValue]:
         if op.kind in _CLIENTS:
-            return clients.ends(op, trail, error, self.content)
+            return clients.ends(op, trail, error, teller)
         made: dict[str, AttributeValue] = {}
         if op.kind is _RUN:
             made = agents.run_ends(op.result, error)
         elif op.result is not None:
-            made = agents.step_ends(op.result)
-        if self.content == "none" or op.result is None:
+            made = agents.step_ends(op.result, teller)
+        if not teller.may.outputs or op.result is None:
             return made
-        limit = LIMITS[self.content].value
         if op.kind is _STEP:
-            made |= {names.OUTPUT: as_json(_produced(op.result), limit), names.OUTPUT_TYPE: names.JSON}
+            made |= teller.output(_produced(op.result))
         elif op.outcome == "ok":
-            made |= _shown(names.OUTPUT, names.OUTPUT_TYPE, agents.answer(op.result), limit)
+            made |= teller.output(agents.answer(op.result))
         return made
 
     def _link(self, op: Operation, trail: Trail, causes: list[Ref], count: int) -> None:
@@ -292,6 +320,11 @@ class SpanObserver(Observer):
         trail.span.set_attribute(names.COLLECTED, count)
         if collected:
             trail.span.set_attribute(names.TRIGGERED_BY, [str(cause) for cause in collected[:_MOST_NAMED]])
+
+    def _teller(self, trail: Trail) -> Teller:
+        """What tells the content of a span that has begun; nothing more where the level was lowered meanwhile."""
+        teller = trail.teller
+        return self._policy.teller() if teller is None or teller.may is not self._policy else teller
 
     def _trail(self, ref: Ref | None) -> Trail | None:
         return None if ref is None else ref.carried_by(self)
@@ -313,11 +346,6 @@ def _produced(out: Any) -> object:
     if isinstance(out, list):
         return [_produced(one) for one in out[:_MOST_LINKS]]  # pyright: ignore[reportUnknownVariableType]  # because a list holds anything
     return {type(out).__name__: agents.produced(out)}
-
-
-def _shown(key: str, type_key: str, value: object, limit: int) -> dict[str, AttributeValue]:
-    text, is_json = as_value(value, limit)
-    return {key: text, type_key: names.JSON if is_json else names.TEXT}
 
 
 def _samples_whole_traces(tracer: Any) -> bool:

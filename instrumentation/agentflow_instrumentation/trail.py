@@ -2,46 +2,53 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-from weakref import WeakSet, ref
+from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from opentelemetry import context as otel
 from opentelemetry import trace
 from opentelemetry.context import Context
 
 from . import names
+from .interplay import KEYS
 
 if TYPE_CHECKING:
     from contextvars import Token
 
     from opentelemetry.trace import Span, SpanContext
+    from opentelemetry.util.types import AttributeValue
 
     from agentflow.observe import Outcome
 
+    from .content import Teller
     from .messages import History
 
 
-_SPAN = next(iter(trace.set_span_in_context(trace.INVALID_SPAN, Context())))
+SPAN = next(iter(trace.set_span_in_context(trace.INVALID_SPAN, Context())))
 """The key under which a context has its span."""
+PLACE = "agentflow.place"
+"""The key under which it has whose span that is: see `place`."""
+_WITHIN = KEYS | {SPAN, PLACE}
+"""What holds below a span, and no longer when it has ended."""
 
 
 def with_span(span: Span, context: Context) -> Context:
     """As `trace.set_span_in_context`, which copies twice."""
-    return Context({**context, _SPAN: span})
+    return Context({**context, SPAN: span})
 
 
 class RunTrail:
     """What the trails of one run share."""
 
-    __slots__ = ("calls", "history", "run")
+    __slots__ = ("belongs", "calls", "history")
 
     def __init__(self) -> None:
         self.history: History | None = None
         """What the last chat of the run was sent."""
         self.calls: WeakSet[Trail] = WeakSet()
         """The calls of clients that are open: one in a thread may outlive the run."""
-        self.run: ref[Any] | None = None
-        """The engine's run, as its first step has told."""
+        self.belongs: dict[str, AttributeValue] = {}
+        """The conversation that it belongs to, and whose, as all chats of the run say it, too."""
 
 
 class Trail:
@@ -58,6 +65,7 @@ class Trail:
         "run",
         "span",
         "span_context",
+        "teller",
         "token",
         "trimmed",
         "wait",
@@ -71,6 +79,8 @@ class Trail:
         """How `agentflow.triggered_by` names it."""
         self.lost: Outcome = lost
         """The outcome, should its operation be forgotten before it ends."""
+        self.teller: Teller | None = None
+        """What tells its content; None where there is none."""
         self.context: Context | None = None
         """In which this span is the current one."""
         self.token: Token[Context] | None = None
@@ -116,20 +126,25 @@ class Trail:
         if token is None:
             return
         left = otel.get_current()
-        try:
-            token.var.reset(token)  # detach() would log what is no error here
-        except ValueError:
-            return  # a generator that is closed elsewhere, a step that is left behind: nothing is current here
-        except AttributeError:  # contexts that are kept in another way than in a context variable
-            otel.detach(token)
-        if left is not self.context:
+        if leave(token) and left is not self.context:
             self._keep(left)
 
     def _keep(self, left: Context) -> None:
         now = otel.get_current()
-        kept = {key: value for key, value in left.items() if key != _SPAN}
-        if kept != {key: value for key, value in now.items() if key != _SPAN}:
-            otel.attach(Context({**kept, _SPAN: now[_SPAN]} if _SPAN in now else kept))
+        kept = {key: value for key, value in left.items() if key not in _WITHIN}
+        if kept != {key: value for key, value in now.items() if key not in _WITHIN}:
+            otel.attach(Context({**kept, **{key: now[key] for key in _WITHIN if key in now}}))
+
+
+def leave(token: Token[Context]) -> bool:
+    """Make current what was current before `attach` gave this token. False where that was called elsewhere."""
+    try:
+        token.var.reset(token)  # detach() would log what is no error here
+    except ValueError:
+        return False  # a generator that is closed elsewhere, a step that is left behind: nothing is current here
+    except AttributeError:  # contexts that are kept in another way than in a context variable
+        otel.detach(token)
+    return True
 
 
 def give_up(span: Span, outcome: Outcome) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import names
-from .content import clean, clean_again
+from .cutting import clean, clean_again
 
 if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue

@@ -141,6 +141,7 @@ class _Round(Generic[CallT, AnswerT]):
 
     def call_for(self, client: BaseClient[CallT, AnswerT]) -> CallT:
         """The call, as it goes to this one."""
+        self._call.progress.asked = client.provider, client.model, client.server_address, client.server_port
         return due(client.readdressed(self._call), client.timeout)
 
     def go_on(self, client: BaseClient[CallT, AnswerT], error: LLMError, *, last: bool = False) -> None:

@@ -24,6 +24,8 @@ class Progress:
     """Whose limits it waits for now."""
     stopgap: bool = False
     """Whether a client answered last that stands in for another."""
+    asked: tuple[str, str, str | None, int | None] | None = None
+    """Who was asked last, where a `Fallback` has several: provider, model, and the server's address and port."""
 
     def counted(self, http_requests: int) -> None:
         """So many at the least were sent; a client may count for itself, and tell when it has failed or answered."""

@@ -1,0 +1,41 @@
+"""A test's own OpenTelemetry: no provider is set up, and no variable says anything."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from importlib import import_module
+from typing import Any
+
+import pytest
+from opentelemetry.util._once import Once
+
+_GLOBALS = (
+    ("opentelemetry.trace", "_TRACER_PROVIDER"),
+    ("opentelemetry.metrics._internal", "_METER_PROVIDER"),
+    ("opentelemetry._logs._internal", "_LOGGER_PROVIDER"),
+)
+
+
+def forget_providers(patch: pytest.MonkeyPatch) -> None:
+    """Let the process be as it was before anything was set up, until the end of the test."""
+    for name in list(os.environ):
+        if name.startswith(("OTEL_", "AGENTFLOW_TELEMETRY", "PHOENIX_")):
+            patch.delenv(name)
+    for module, attribute in _GLOBALS:
+        found: Any = import_module(module)
+        patch.setattr(found, attribute, None)
+        patch.setattr(found, f"{attribute}_SET_ONCE", Once())
+
+
+def threads_of_ours() -> list[threading.Thread]:
+    """The threads that export, collect or serve."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith(("agentflow", "OtelPeriodic"))]
+
+
+def closed_port() -> int:
+    """A port at which nobody listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
