@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import atexit
-from contextlib import suppress
+import sys
+from contextvars import Context as Variables
 from threading import Lock
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakSet
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncGenerator
 
 
 class Kept(Protocol):
@@ -36,10 +36,6 @@ class Keeper:
 
     def __init__(self) -> None:
         self.runs: WeakSet[Kept] = WeakSet()
-        self._waiting = _waiting(self)
-        # an asynchronous generator that has begun is closed where the loop is shut down, after all of its tasks
-        with suppress(StopIteration):
-            self._waiting.__anext__().send(None)
 
     def close(self) -> None:
         """Let every run go that is open, runs inside of runs first."""
@@ -47,35 +43,46 @@ class Keeper:
             run.leave()
 
 
-async def _waiting(keeper: Keeper) -> AsyncGenerator[None]:
-    try:
-        yield
-    finally:
-        keeper.close()
+class _Until:
+    """Stands in the timers of an event loop, which forgets them where it is closed."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, keeper: Keeper) -> None:
+        self._loop = id(loop)
+        self._keeper = keeper
+
+    def __call__(self) -> None:
+        """Never called: it is for the end of time."""
+
+    def __del__(self) -> None:
+        if not sys.is_finalizing():
+            _keepers.pop(self._loop, None)
+            self._keeper.close()
 
 
-_keepers: dict[asyncio.AbstractEventLoop, Keeper] = {}
+_FOREVER = 100 * 365 * 86400.0
+_keepers: dict[int, Keeper] = {}
+"""By the identity of the loop."""
 _making = Lock()
 
 
 def keep(run: Kept) -> None:
     """Tell of the end of `run`, should its event loop be closed, or the process end, before it does."""
-    keeper = _keepers.get(run.loop) or _make(run.loop)
+    keeper = _keepers.get(id(run.loop)) or _make(run.loop)
     keeper.runs.add(run)
 
 
 def forget(run: Kept) -> None:
     """It has ended."""
-    keeper = _keepers.get(run.loop)
+    keeper = _keepers.get(id(run.loop))
     if keeper is not None:
         keeper.runs.discard(run)
 
 
 def _make(loop: asyncio.AbstractEventLoop) -> Keeper:
+    keeper = Keeper()
+    Variables().run(loop.call_later, _FOREVER, _Until(loop, keeper))
     with _making:
-        for other in [other for other in _keepers if other.is_closed()]:
-            _keepers.pop(other).close()
-        keeper = _keepers[loop] = Keeper()
+        _keepers[id(loop)] = keeper
         # what was registered last is called first: spans have to end before those who send them are shut down
         atexit.unregister(_close_all)
         atexit.register(_close_all)

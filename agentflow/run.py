@@ -1382,6 +1382,9 @@ class Run:
             self._drop(delivery)
         self._close_operations(watch, self.outcome if self.status >= ENDING else outcome)
         self.watch = None
+        if self.loop.is_closed():
+            self.status = max(self.status, ENDING)  # what its tasks still do when they are thrown away is no failure
+            live.discard(self)
 
     def ended(self) -> asyncio.Future[None]:
         """A future of the running event loop that is done when the run has ended."""

@@ -1,6 +1,6 @@
-"""OpenTelemetry for agentflow: what runs, steps, events, model calls and tools do becomes spans.
+"""OpenTelemetry for agentflow: what runs, steps, events, model calls and tools do becomes spans, metrics and logs.
 
-Runs are traced as soon as a tracer provider is set up, by whomever. `setup()` sets one up.
+Runs are observed as soon as a provider is set up, by whomever. `setup()` sets providers up.
 """
 
 from __future__ import annotations
@@ -8,18 +8,51 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .bridge import OtelHandler
     from .console import ConsoleExporter
+    from .fields import TraceContextFilter, add_trace_context
+    from .formatting import configure_logging
+    from .logs import LogObserver
+    from .metrics import MetricObserver
     from .otlpfile import FileExporter
+    from .propagation import continued, extract, inject
+    from .redactors import pattern
     from .spans import SpanObserver
     from .telemetry import Telemetry, setup
 
-__all__ = ["ConsoleExporter", "FileExporter", "SpanObserver", "Telemetry", "setup"]
+__all__ = [
+    "ConsoleExporter",
+    "FileExporter",
+    "LogObserver",
+    "MetricObserver",
+    "OtelHandler",
+    "SpanObserver",
+    "Telemetry",
+    "TraceContextFilter",
+    "add_trace_context",
+    "configure_logging",
+    "continued",
+    "extract",
+    "inject",
+    "pattern",
+    "setup",
+]
 
 _WHERE = {
     "ConsoleExporter": "console",
     "FileExporter": "otlpfile",
+    "LogObserver": "logs",
+    "MetricObserver": "metrics",
+    "OtelHandler": "bridge",
     "SpanObserver": "spans",
     "Telemetry": "telemetry",
+    "TraceContextFilter": "fields",
+    "add_trace_context": "fields",
+    "configure_logging": "formatting",
+    "continued": "propagation",
+    "extract": "propagation",
+    "inject": "propagation",
+    "pattern": "redactors",
     "setup": "telemetry",
 }
 
