@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from agentflow import Context, Event, StartEvent, StopEvent, Workflow, step
 from agentflow.retry import ConstantDelayRetryPolicy
-from agentflow_agents import ApprovalRequired, DocumentIndex, FunctionAgent, tool
-from agentflow_agents.team import Team
+from agentflow_agents import DocumentIndex, FunctionAgent
 from agentflow_instrumentation import setup
 from agentflow_llm import ChatMessage, RateLimitError, Reply, ScriptedModel, TextPart, ToolCallPart, Usage
 from agentflow_llm.documents import Document
@@ -65,29 +64,6 @@ async def ask_clerk(folder: Path) -> None:
     with DocumentIndex(folder, name="library") as index, script as model:
         agent = FunctionAgent([index.search_documents, add], llm=model, name="clerk")
         assert str(await agent.run(QUESTION)) == ANSWER
-
-
-async def ask_desk() -> None:
-    """Two agents of a team, of which the second has a third as a tool, which needs a person's approval."""
-
-    @tool(requires_approval=True)
-    async def pay(amount: int) -> str:
-        """Pay an amount."""
-        return f"paid {amount}"
-
-    def asks(name: str, arguments: str) -> ToolCallPart:
-        return ToolCallPart(id="call-1", name=name, arguments=arguments)
-
-    cashier_model = ScriptedModel([asks("pay", '{"amount": 3}'), "It is paid."])
-    cashier = FunctionAgent([pay], cashier_model, name="cashier", description="Pays.")
-    billing_model = ScriptedModel([asks("cashier", '{"query": "Pay 3."}'), "Done."])
-    billing = FunctionAgent([cashier], billing_model, name="billing", description="Knows of invoices.")
-    triage = FunctionAgent(llm=ScriptedModel([asks("hand_over_to_billing", '{"message": "Pay 3."}')]), name="triage")
-    handler = Team([triage, billing], name="desk", handoffs={"triage": ["billing"]}).run("Pay my invoice.")
-    async for event in handler.stream_events():
-        if isinstance(event, ApprovalRequired):
-            handler.ctx.send_event(event.approve())
-    assert str(await handler) == "Done."
 
 
 PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(50_000)
@@ -184,15 +160,20 @@ async def cancel() -> None:
             await handler.cancel_run()
 
 
-def record(backend: RealBackend, protocol: Protocol, run: Coroutine[Any, Any, None]) -> tuple[Trace, Trace]:
-    """Let it run, and tell its trace twice: as it was made, and as the back end gives it back."""
-    (both,) = record_all(backend, protocol, run)
-    return both
+class Told(NamedTuple):
+    """A trace, as the SDK made it and as a back end gives it back."""
+
+    made: Trace
+    shown: Trace
 
 
-def record_all(
-    backend: RealBackend, protocol: Protocol, run: Coroutine[Any, Any, None]
-) -> list[tuple[Trace, Trace]]:
+def record(backend: RealBackend, protocol: Protocol, run: Coroutine[Any, Any, None]) -> Told:
+    """Let it run, and tell its trace."""
+    (told,) = record_all(backend, protocol, run)
+    return told
+
+
+def record_all(backend: RealBackend, protocol: Protocol, run: Coroutine[Any, Any, None]) -> list[Told]:
     """The same of something that makes several traces, in the order in which they began."""
     memory = InMemorySpanExporter()
     with setup([memory, backend.preset], endpoint=backend.endpoint(protocol), protocol=protocol, content="full"):
@@ -202,6 +183,6 @@ def record_all(
         assert span.context
         spans.setdefault(f"{span.context.trace_id:032x}", []).append(span)
     return [
-        (Trace(map(Seen.from_sdk, made), trace_id), backend.trace(trace_id, len(made)))
+        Told(Trace(map(Seen.from_sdk, made), trace_id), backend.trace(trace_id, len(made)))
         for trace_id, made in spans.items()
     ]

@@ -183,11 +183,14 @@ class RealPhoenix(RealBackend):
         assert not told.get("errors"), told
         return told["data"]
 
+    def about(self, span: Seen, fields: str) -> Any:
+        """These fields of a span, of its trace, of its session, as GraphQL has them."""
+        return self.ask(f'{{ getSpanByOtelId(spanId: "{span.id}") {{ {fields} }} }}')["getSpanByOtelId"]
+
     def cost(self, span: Seen) -> dict[str, float]:
         """What it says that a span cost, in dollars: "prompt", "completion" and "total", where it knows."""
         fields = "prompt { cost } completion { cost } total { cost }"
-        told = self.ask(f'{{ getSpanByOtelId(spanId: "{span.id}") {{ costSummary {{ {fields} }} }} }}')
-        summary = told["getSpanByOtelId"]["costSummary"] or {}
+        summary = self.about(span, f"costSummary {{ {fields} }}")["costSummary"] or {}
         return {part: of["cost"] for part, of in summary.items() if of["cost"] is not None}
 
 

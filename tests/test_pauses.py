@@ -650,6 +650,23 @@ def test_every_operation_ends_where_the_event_loop_is_closed(flow: Workflow, tol
         assert ended == sorted(ended, reverse=True), "runs inside of runs end first"
 
 
+def test_every_operation_ends_where_the_event_loop_is_closed_without_more_ado() -> None:
+    """Nobody cancels its tasks; nothing of the run is kept."""
+    held: list[Handler[Any]] = []
+
+    async def main() -> None:
+        held.append(Asks().run())
+        await turn()
+
+    loop = asyncio.new_event_loop()
+    with record() as seen:
+        loop.run_until_complete(main())
+        assert segments(seen) == [(1, "open")]
+        loop.close()
+        assert segments(seen) == [(1, "suspended")]
+    assert seen.open() == []
+
+
 def test_a_run_that_had_failed_when_the_loop_was_closed_ends_as_failed() -> None:
     class Stays(Workflow):
         @step

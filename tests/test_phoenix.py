@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 import clerk
-from real import Protocol, RealPhoenix, Seen, Trace
+from real import Protocol, RealPhoenix, Seen
 
 pytestmark = pytest.mark.slow
 
@@ -26,12 +25,8 @@ KINDS = {
 }
 
 
-@dataclass(frozen=True)
-class Told:
+class Told(clerk.Told):
     """The trace of the agent's run, as the SDK made it and as Phoenix shows it."""
-
-    made: Trace
-    shown: Trace
 
     @property
     def first_chat(self) -> Seen:
@@ -283,40 +278,3 @@ def test_a_run_that_is_cancelled_is_no_error_and_no_success(phoenix: RealPhoenix
     assert shown.tree() == made.tree()
     for span in (shown.named("invoke_workflow slow"), shown.named("step sleep")):
         assert (span.status, span.attributes["agentflow.outcome"]) == ("UNSET", "cancelled")
-
-
-@pytest.fixture(scope="module")
-def desk(phoenix: RealPhoenix) -> Told:
-    return Told(*clerk.record(phoenix, "http/protobuf", clerk.ask_desk()))
-
-
-def test_a_team_is_one_tree_of_agents(desk: Told) -> None:
-    assert desk.shown.tree() == desk.made.tree()
-    run = ["invoke_agent desk", "step speak", "invoke_agent billing", "step call_tool", "execute_tool cashier"]
-    for cashier in desk.shown.all_named("invoke_agent cashier"):
-        assert desk.shown.above(cashier) == [*run, "invoke_agent cashier"]
-    assert {span.name: span.kind for span in desk.shown.spans.values()} == {
-        span.name: KINDS[span.name.partition(" ")[0]] for span in desk.made.spans.values()
-    }
-
-
-def test_agents_show_what_was_asked_and_what_ended_them(desk: Told) -> None:
-    told = [
-        (span.name, span.attributes["agentflow.outcome"], span.attributes.get("agentflow.agent.stopped_by"))
-        for span in sorted(desk.shown.spans.values(), key=lambda span: span.begun)
-        if span.kind == "AGENT"
-    ]
-    assert told == [
-        ("invoke_agent desk", "ok", "answer"),
-        ("invoke_agent triage", "ok", "handoff"),
-        ("invoke_agent billing", "suspended", None),
-        ("invoke_agent cashier", "suspended", None),
-        ("invoke_agent billing", "ok", "answer"),
-        ("invoke_agent cashier", "ok", "answer"),
-    ]
-    desk_run = desk.shown.named("invoke_agent desk").attributes
-    assert (desk_run["input.value"], desk_run["output.value"]) == ("Pay my invoice.", "Done.")
-    asked = [span.name for span in desk.shown.spans.values() if span.attributes.get("agentflow.approval.tools")]
-    assert sorted(asked) == ["step call_tool", "step call_tool", "step speak"]
-    answers = [span.attributes.get("agentflow.approval.answer") for span in desk.shown.all_named("step decide")]
-    assert answers == ["approved"] * 3

@@ -377,9 +377,11 @@ SCENES: dict[str, tuple[Scene, tuple[Stop, ...]]] = {
     "stream_alone": (stream_alone, (cancel_caller, close_stream, leave_loop)),
     "stream_left": (stream_left, (cancel_caller, leave_loop, close_loop)),
 }
-_HELD = pytest.mark.xfail(reason="the engine holds the runs of a loop that was closed, and with them their events")
+_NOISY = pytest.mark.xfail(
+    reason="all spans end, but resources and agents complain when they are thrown away with their loop"
+)
 PAIRS = [
-    pytest.param(scene, stop, marks=[_HELD] if stop is close_loop and scene != "stream_left" else [])
+    pytest.param(scene, stop, marks=[_NOISY] if stop is close_loop and scene in {"everything", "agent"} else [])
     for scene, (_, stops) in SCENES.items()
     for stop in stops
 ]

@@ -71,6 +71,16 @@ _TOOK = frozenset(
 )
 _RUN = frozenset({names.RUN_ID, names.WORKFLOW, names.SPAN_KIND, names.OPERATION, names.OUTCOME})
 _RUN_TOO = frozenset({names.SEGMENT, names.RESUMED_FROM, names.CONTINUES, names.FORKED_FROM, names.STREAMED}) | _SHOWN
+_AGENT_RESULT = frozenset(
+    {
+        names.STOPPED_BY,
+        names.HANDED_TO,
+        names.CALLS_FAILED,
+        names.CALLS_LATE,
+        names.CALLS_REFUSED,
+        names.CALLS_SKIPPED,
+    }
+)
 _RUN_OUTCOMES = frozenset({"ok", "error", "timeout", "cancelled", "suspended"})
 _CALL_OUTCOMES = frozenset({"ok", "error", "timeout", "cancelled"})
 _IN_A_RUN = frozenset({"invoke_workflow", "invoke_agent"})
@@ -123,7 +133,7 @@ CONVENTIONS: dict[str, Convention] = {
             _RUN_OUTCOMES,
             "origin",
             _RUN,
-            _ANYWHERE | _RUN_TOO,
+            _ANYWHERE | _RUN_TOO | _AGENT_RESULT,  # a workflow may end with what an agent ended with
             frozenset({"event_streamed", "waiting", "abandoned", "teardown_failed"}),
         ),
         Convention(
@@ -136,16 +146,7 @@ CONVENTIONS: dict[str, Convention] = {
             _RUN_OUTCOMES,
             "origin",
             _RUN | {names.AGENT},
-            _ANYWHERE
-            | _RUN_TOO
-            | {
-                names.STOPPED_BY,
-                names.HANDED_TO,
-                names.CALLS_FAILED,
-                names.CALLS_LATE,
-                names.CALLS_REFUSED,
-                names.CALLS_SKIPPED,
-            },
+            _ANYWHERE | _RUN_TOO | _AGENT_RESULT,
             frozenset({"event_streamed", "waiting", "abandoned", "teardown_failed"}),
         ),
         Convention(

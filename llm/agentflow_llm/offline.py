@@ -36,7 +36,7 @@ _LEAST_SPOKEN = 0.5
 _LEAST_NUMBERED = 0.3
 """Passages that a search found all have words of the question: so much is wanted of a sentence in one of these."""
 _CLOSE = 0.7
-_SHORT = 200
+_SHORT = 400
 _ASKING = "ask input keyword message phrase prompt q queries query question request search term text topic"
 _HANDLING = "file filename handle id ids key link path ref reference source uri url"
 _QUESTIONS = frozenset(_ASKING.split())
