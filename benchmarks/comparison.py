@@ -61,8 +61,7 @@ def tools(scene: Scene) -> str:
     calls = [
         span
         for span in spans.values()
-        if span["name"].split()[-1] in {"north", "south", "go_north", "go_south"}
-        or span["name"] == "FunctionTool.acall"
+        if span["name"].split()[-1] in {"north", "south"} or span["name"] == "FunctionTool.acall"
     ]
     below = [span for span in calls if _root(span, spans) is not span]
     return f"{len(below)} of 2"

@@ -17,9 +17,7 @@ from agentflow import (
 )
 from agentflow_agents import FunctionAgent
 from agentflow_llm import OpenAI
-from scenery import ABSENT, QUESTION, WAIT, Failing, Scripted, work
-from scenery import north as go_north
-from scenery import south as go_south
+from scenery import ABSENT, QUESTION, WAIT, Failing, Scripted, north, south, work
 
 PACKAGES = ["agentflow-otel"]
 
@@ -51,7 +49,7 @@ async def model_retry() -> None:
 
 
 async def tools() -> None:
-    await FunctionAgent(llm=model(tools=("go_north", "go_south")), tools=[go_north, go_south]).run(QUESTION)
+    await FunctionAgent(llm=model(tools=("north", "south")), tools=[north, south]).run(QUESTION)
 
 
 class Piece(Event):
