@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 from contextvars import Context as Variables
 from threading import Lock
@@ -28,6 +29,10 @@ class Kept(Protocol):
 
     def leave(self) -> None:
         """Tell how it ends: it gets no turn any more."""
+        ...
+
+    def unwatch(self) -> None:
+        """Tell nobody of it any more: it goes on elsewhere."""
         ...
 
 
@@ -92,3 +97,15 @@ def _make(loop: asyncio.AbstractEventLoop) -> Keeper:
 def _close_all() -> None:
     for keeper in list(_keepers.values()):
         keeper.close()
+
+
+def _forked() -> None:
+    """The runs that were open go on in the process that this one was forked off; each of them ends once."""
+    for keeper in _keepers.values():
+        for run in list(keeper.runs):
+            run.unwatch()
+    _keepers.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

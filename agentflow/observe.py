@@ -220,37 +220,49 @@ class Observer:
         """An operation ended; `op.outcome` says how."""
 
 
+_STEP, _EVENT = Kind.STEP, Kind.EVENT  # a look into an enum costs as much as a call
 _Entry = tuple[Observer, "Callable[..., Any]"]
-_Table = dict[tuple[str, Kind], tuple[_Entry, ...]]
+_Hooks = dict[Kind, tuple[_Entry, ...]]
+
+
+class _Table(NamedTuple):
+    """Who is to be called for which kind; hooks that nobody overrides have no entry."""
+
+    observers: tuple[Observer, ...]
+    """Held so that their identities stay theirs."""
+    started: _Hooks
+    noted: _Hooks
+    finished: _Hooks
+    wanted: frozenset[Kind]
+
 
 _MOST_TABLES = 32
-_tables: dict[tuple[int, ...], tuple[tuple[Observer, ...], _Table]] = {}
-"""By the identities of the observers, which are held so that these stay theirs."""
+_tables: dict[tuple[int, ...], _Table] = {}
+"""By the identities of the observers."""
 
 
 def _table(observers: tuple[Observer, ...]) -> _Table:
-    """Who is to be called for which hook of which kind; hooks that nobody overrides have no entry."""
     key = tuple(map(id, observers))
     known = _tables.get(key)
     if known is None:
         if len(_tables) >= _MOST_TABLES:
             _tables.clear()
-        known = _tables[key] = observers, _make_table(observers)
-    return known[1]
+        known = _tables[key] = _make_table(observers)
+    return known
 
 
 def _make_table(observers: tuple[Observer, ...]) -> _Table:
-    table: _Table = {}
+    every: dict[str, _Hooks] = {"started": {}, "noted": {}, "finished": {}}
     for observer in sorted(observers, key=lambda observer: observer.reads_current):
-        for hook in ("started", "noted", "finished"):
+        for hook, hooks in every.items():
             if getattr(type(observer), hook) is getattr(Observer, hook) and hook not in vars(observer):
                 continue
             entry = observer, getattr(observer, hook)
             for kind in observer.kinds:
-                before = table.get((hook, kind), ())
+                before = hooks.get(kind, ())
                 # the first to hear of a start hears last of the end: what observers make current nests
-                table[hook, kind] = (entry, *before) if hook == "finished" else (*before, entry)
-    return table
+                hooks[kind] = (entry, *before) if hook == "finished" else (*before, entry)
+    return _Table(observers, **every, wanted=frozenset(kind for hooks in every.values() for kind in hooks))
 
 
 class Watch:
@@ -264,18 +276,17 @@ class Watch:
         self._apply()
 
     def _apply(self) -> None:
-        self._table = _table(self._observers)
-        self.steps = self.wants(Kind.STEP)
-        self.events = self.wants(Kind.EVENT)
+        self._table = table = _table(self._observers)
+        self.steps = _STEP in table.wanted
+        self.events = _EVENT in table.wanted
 
     def wants(self, kind: Kind) -> bool:
         """Does anyone listen to operations of this kind?"""
-        table = self._table
-        return ("started", kind) in table or ("finished", kind) in table or ("noted", kind) in table
+        return kind in self._table.wanted
 
     def started(self, op: Operation) -> None:
         """Tell that `op` began."""
-        for observer, hook in self._table.get(("started", op.kind), ()):
+        for observer, hook in self._table.started.get(op.kind, ()):
             try:
                 answer = hook(op)
             except Exception:  # noqa: BLE001 because an observer never stops a run
@@ -287,7 +298,7 @@ class Watch:
 
     def noted(self, op: Operation, name: str, facts: dict[str, Any]) -> None:
         """Tell that something happened in `op`."""
-        entries = self._table.get(("noted", op.kind), ())
+        entries = self._table.noted.get(op.kind, ())
         if not entries:
             return
         note = Note(name, facts)
@@ -306,11 +317,16 @@ class Watch:
         if self._muted and op.kind is Kind.RUN:
             self._observers, self._muted = (*self._observers, *self._muted), ()
             self._apply()
-        for observer, hook in self._table.get(("finished", op.kind), ()):
+        for observer, hook in self._table.finished.get(op.kind, ()):
             try:
                 hook(op, error)
             except Exception:  # noqa: BLE001 because an observer never stops a run
                 self._drop(observer)
+
+    def dismiss(self) -> None:
+        """Tell nobody anything more."""
+        self._observers = self._muted = ()
+        self._apply()
 
     def _drop(self, observer: Observer) -> None:
         logger().exception("an observer raised; it is dropped for this run", observer=repr(observer))

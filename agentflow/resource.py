@@ -187,6 +187,8 @@ class Pool:
         try:
             with operation(Kind.RESOURCE, recipe.name, recipe):
                 value, generator = await recipe.make(resolve)
+        except GeneratorExit:  # thrown away with its event loop, where nobody can be told
+            raise
         except BaseException as error:
             self._forget(recipe, maker)
             if isinstance(error, asyncio.CancelledError):
@@ -210,7 +212,9 @@ class Pool:
         try:
             await maker.closing
         finally:
-            await recipe.tear_down(generator)
+            # nothing can be awaited where it is thrown away with its event loop
+            if not (inspect.isasyncgen(generator) and maker.closing.get_loop().is_closed()):
+                await recipe.tear_down(generator)
 
     def _forget(self, recipe: Recipe, maker: _Maker) -> None:
         if self._makers.get(recipe.key) is maker:  # the pool may have been closed, and be in use again

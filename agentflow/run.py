@@ -351,8 +351,9 @@ class Run:
         self.op = op = RunOperation(self.graph.name, run_id=self.run_id, parent=parent, subject=subject)
         op.agent = getattr(self.host.owner, "agent_name", None)
         before = self.base.copy()
-        if segment.session is not None:
-            self.base.run(current_session.set, Session(segment.session, segment.user))
+        # none, too, is said: else whoever answers would bring theirs
+        session = None if segment.session is None else Session(segment.session, segment.user)
+        self.base.run(current_session.set, session)
         segment.begin(op, self.clock.time(), watch, self.base)
         self.surroundings = changes(before, self.base)
         return op
@@ -838,17 +839,19 @@ class Run:
         self.surroundings = []
         segment.pause()
 
-    def wake(self, event: Event | None = None) -> None:
-        """Something of it is about to go on. Where its segment has ended, another begins."""
+    def wake(self, event: Event | None = None, *, by_itself: bool = False) -> None:
+        """Something of it is about to go on. Where its segment has ended, another begins.
+
+        `by_itself`: it is no code of anybody's that wakes it. Observers then find its own scope where it begins.
+        """
         segment, watch = self.segment, self.watch
         if watch is None or segment is None or self.op is not None or self.status != RUNNING:
             return
         scope = current_scope.get()
-        own = scope is not None and scope.run is self
+        own = by_itself or (scope is not None and scope.run is self)
         parent = segment.parent
         if own or parent is not None:  # a timer, or a task of its own: in nobody's request
             self.base = self.base.copy()
-            self.base.run(current_scope.set, None)
         else:
             self.base = copy_context()
         self.scope.ref = self._begin_segment(segment, watch, parent, event).ref
@@ -1206,6 +1209,7 @@ class Run:
         running = self.stands_for() or (f"running: {', '.join(active)}" if active else "no step was running")
         msg = f"the run of {self.graph.name!r} exceeded its time-out of {timeout:g} s; {running}"
         error = WorkflowTimeoutError(msg)
+        self.wake(by_itself=True)
         self.end(WorkflowTimedOutEvent(timeout=timeout, active_steps=active), error, "timeout", None)
 
     def end(self, stop: StopEvent, error: BaseException | None, outcome: Outcome, done: Worker | None) -> None:
@@ -1385,6 +1389,11 @@ class Run:
         if self.loop.is_closed():
             self.status = max(self.status, ENDING)  # what its tasks still do when they are thrown away is no failure
             live.discard(self)
+
+    def unwatch(self) -> None:
+        """Tell nobody of it any more."""
+        if self.watch is not None:
+            self.watch.dismiss()
 
     def ended(self) -> asyncio.Future[None]:
         """A future of the running event loop that is done when the run has ended."""

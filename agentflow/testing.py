@@ -6,6 +6,7 @@ import asyncio
 import heapq
 import itertools
 from contextlib import contextmanager
+from contextvars import copy_context
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -92,10 +93,11 @@ def record(kinds: frozenset[Kind] | None = None) -> Generator[Recorder]:
 
 
 class _FakeTimer:
-    __slots__ = ("callback",)
+    __slots__ = ("callback", "variables")
 
     def __init__(self, callback: Callable[[], object]) -> None:
         self.callback: Callable[[], object] | None = callback
+        self.variables = copy_context()  # as an event loop's timers have them
 
     def cancel(self) -> None:
         """Never call it."""
@@ -165,7 +167,7 @@ class FakeClock(Clock):
             when, _, timer = heapq.heappop(self._timers)
             if timer.callback is not None:
                 self.now = max(self.now, when)
-                timer.callback()
+                timer.variables.run(timer.callback)
                 await self.settle()
         self.now = end
 

@@ -219,14 +219,12 @@ class Workflow(Generic[StartT, ResultT]):
         host = self._ready() if self._host is None or self._compiled != _attached else self._host
         run = self._make_run(host, ctx)
         event = self._start_event(host.graph, run, ctx, start_event, fields)
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
+        if not _in_event_loop():
             msg = (
                 f"{self.name}.run() needs a running event loop. Write: asyncio.run(main()), with "
                 f"`await {self.name}().run(...)` in main, or in plain code: {self.name}().run_sync(...)"
             )
-            raise WorkflowRuntimeError(msg) from None
+            raise WorkflowRuntimeError(msg)
         host.recent = run.counts
         if stepwise:
             run.step_by_step(explicit=True)
@@ -302,15 +300,13 @@ class Workflow(Generic[StartT, ResultT]):
 
         scope = current_scope.get()
         outer = None if scope is None else scope.run
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            if outer is not None and outer.status == RUNNING and outer.thread != get_ident():
-                # in a plain step: the child belongs in the event loop of its parent
-                return asyncio.run_coroutine_threadsafe(main(), outer.loop).result()
-            return asyncio.run(main())
-        with ThreadPoolExecutor(1, thread_name_prefix="agentflow-run-sync") as pool:
-            return pool.submit(copy_context().run, asyncio.run, main()).result()
+        if _in_event_loop():
+            with ThreadPoolExecutor(1, thread_name_prefix="agentflow-run-sync") as pool:
+                return pool.submit(copy_context().run, asyncio.run, main()).result()
+        if outer is not None and outer.status == RUNNING and outer.thread != get_ident():
+            # in a plain step: the child belongs in the event loop of its parent
+            return asyncio.run_coroutine_threadsafe(main(), outer.loop).result()
+        return asyncio.run(main())
 
     def __agentflow_run__(self, data: Mapping[str, Any] | None) -> Run:
         """A run that has not begun, for a context: fresh, or from what was stored."""
@@ -358,6 +354,14 @@ def _kept_graph(holder: Any, cls: type[Workflow[Any, Any]], own: Mapping[str, St
     if kept is None or kept[0] != _attached:
         kept = holder._graph = (_attached, compile_graph(cls.__name__, collect_steps(cls, own)))
     return kept[1]
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _check_nested(name: str, workflow: object) -> None:

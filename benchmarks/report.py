@@ -85,9 +85,14 @@ ROWS = [
     Row("telemetry sampled out, a step", "sampled_out", "cpu_us", 2, "off"),
     Row("chain traced, a span a step and a span an event, a step", "traced", "cpu_us", 1.25, "R"),
     Row("kept after traced runs, a step", "traced_memory", "bytes", 1, "bytes"),
+    Row("metrics on, what a step costs more", "measured", "added_us", 12, "us"),
+    Row("the same, all of it", "measured", "cpu_us", 1, "R"),
+    Row("spans and metrics on, a step", "traced_measured", "cpu_us", 1.25, "R"),
+    Row("spans sampled out, metrics on, a step", "sampled_measured", "cpu_us", 1, "R"),
     Row("agent, 1 tool call and an answer, a run", "agent", "cpu_us", 0.6, "R"),
     Row("agent, 20 tool calls and an answer, a run", "agent_long", "cpu_us", 0.25, "R"),
     Row("agent traced, 1 tool call, content off, over the untraced loop by hand", "agent_traced", "cpu_us", 0.9, "R"),
+    Row("the same over a loop by hand that makes as many spans and attributes", "agent_spanned", "cpu_us", 0.9, "R"),
     Row("agent, 1 tool call and an answer, over a socket, a run", "agent_served", "cpu_us", 0.6, "R"),
     Row("200 such runs at once, a run", "agents_at_once", "cpu_us", 1, "R"),
     Row("the same, wall, a run", "agents_at_once", "wall_us", 1, "R"),
@@ -107,6 +112,7 @@ ROWS = [
     Row("model client: a call with 2 messages", "client_call", "cpu_us", 0.6, "R"),
     Row("the same with 100 messages over 2, JSON left out", "client_growth", "growth", 1.1, "x"),
     Row("the same with 2, traced, content off, over the untraced bare client", "client_traced", "cpu_us", 1, "R"),
+    Row("the same over the bare client in a span of as many attributes", "client_spanned", "cpu_us", 0.75, "R"),
     Row("model client: a stream of 1,000 chunks, a chunk", "client_stream", "cpu_us", 0.12, "R"),
     Row("the same through step, stream and handler", "step_stream", "cpu_us", 0.12, "R"),
     Row("20,000 chunks of 384 dimensions, to add one", "vectors_ingest", "cpu_us", 2, "R"),
@@ -126,7 +132,15 @@ PEERS = {
     "openai_agents": "openai-agents",
 }
 """The peers beside agentflow, as the table calls them."""
-REFERENCE_UNITS = {"cpu_us": "us", "wall_us": "us", "peak_kb": "kB", "cpu_ms": "ms", "growth": "x", "kb": "kB"}
+REFERENCE_UNITS = {
+    "cpu_us": "us",
+    "added_us": "us",
+    "wall_us": "us",
+    "peak_kb": "kB",
+    "cpu_ms": "ms",
+    "growth": "x",
+    "kb": "kB",
+}
 
 
 def number(value: float) -> str:

@@ -21,7 +21,7 @@ from panels import (
 )
 
 CALLS = f"{q.CALLS}_count"
-RUNS = q.increase(f"{q.WORKFLOWS}_count")
+RUNS = q.increase(f"{q.WORKFLOWS}_count", where=q.ENDED)
 
 NOW = Row(
     5,
@@ -30,7 +30,7 @@ NOW = Row(
             "Cost an hour",
             "What the calls to models of the last hour cost, in US dollars, by the prices that agentflow knows.",
             DOLLARS_AN_HOUR,
-            Query(f"3600 * {q.rate(q.COST, over='1h')}"),
+            Query(q.increase(q.COST, over="1h")),
             limits=(5, 10),
         ),
         stat(

@@ -24,7 +24,7 @@ WELL = Row(
             "The part of all runs of the time shown that ended with an error or a timeout. "
             "What was retried and then went well is no failure.",
             PART,
-            Query(q.share(RUNS_ENDED, q.FAILED, over=q.ALL_SHOWN)),
+            Query(q.share(RUNS_ENDED, q.FAILED, where=q.ENDED, over=q.ALL_SHOWN)),
             limits=(0.01, 0.05),
             at_once=True,
         ),
@@ -32,14 +32,14 @@ WELL = Row(
             "Runs",
             "Runs of workflows and agents that ended, each minute. One inside another counts as well.",
             PER_MINUTE,
-            Query(q.per_minute(RUNS_ENDED)),
+            Query(q.per_minute(RUNS_ENDED, where=q.ENDED)),
         ),
         stat(
             "Cost an hour",
             "What the calls to models of the last hour cost, in US dollars, by the prices that agentflow knows. "
             "Models without a known price cost nothing here.",
             DOLLARS_AN_HOUR,
-            Query(f"3600 * {q.rate(q.COST, over='1h')}"),
+            Query(q.increase(q.COST, over="1h")),
             limits=(5, 10),
         ),
         stat(
@@ -103,7 +103,7 @@ RUNS = Row(
             "Failed runs",
             "The part of the runs that ended with an error or a timeout, by workflow or agent.",
             PART,
-            Query(q.share(RUNS_ENDED, q.FAILED, q.RUN), q.shown(q.RUN)),
+            Query(q.share(RUNS_ENDED, q.FAILED, q.RUN, where=q.ENDED), q.shown(q.RUN)),
             limits=(0.01, 0.05),
         ),
         lines(
@@ -178,15 +178,12 @@ HEALTH = Row(
     8,
     (
         lines(
-            "Runs that waited for somebody",
-            "How long runs were put away before they went on: 50 and 95 of 100 waited less. "
-            "A run that still waits is not in it.",
-            SECONDS,
-            *(
-                Query(q.quantile(part, q.SUSPENDED, q.WORKFLOW), f"{q.shown(q.WORKFLOW)} {name}")
-                for part, name in ((0.5, "p50"), (0.95, "p95"))
-            ),
-            limits=(3600, 86400),
+            "Suspended and resumed",
+            "Runs that were suspended to wait for somebody, and runs that went on, each minute. Where more are "
+            "suspended than resumed, answers are missing. How long they waited is told on the board of steps.",
+            PER_MINUTE,
+            Query(q.per_minute(RUNS_ENDED, where=q.PUT_AWAY), "suspended"),
+            Query(q.per_minute(f"{q.SUSPENDED}_count"), "resumed"),
         ),
         lines(
             "Retries",

@@ -20,6 +20,9 @@ DOLLARS_AN_HOUR = "suffix: $/h"
 SECONDS = "s"
 PART = "percentunit"
 COUNT = "short"
+EVERY = "1m"
+"""How often there is something new, at the slowest: metrics go out every minute by OTLP. Grafana makes $__rate_interval
+four times as long; within a single minute there is now one step of a counter and now none."""
 OUTCOMES = {
     "ok": "green",
     "collecting": "blue",
@@ -112,6 +115,7 @@ class Panel:
             "legendFormat": query.legend or "__auto",
             "instant": self.at_once,
             "range": not self.at_once,
+            "interval": EVERY,
             "exemplar": query.exemplar,
             "format": "table" if self.as_table else "heatmap" if self.kind == "heatmap" else "time_series",
         }

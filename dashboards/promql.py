@@ -52,6 +52,9 @@ EXPORT_REASON = "agentflow_export_dropped_reason"
 CONTENT_REASON = "agentflow_content_dropped_reason"
 
 FAILED = f'{ERROR}!=""'
+ENDED = f'{OUTCOME}!="suspended"'
+"""Of runs: those that are over. A segment that was suspended is no run that went well."""
+PUT_AWAY = f'{OUTCOME}="suspended"'
 CHATS = f'{OPERATION}!="embeddings"'
 EMBEDDINGS = f'{OPERATION}="embeddings"'
 AGAIN = f'{EXHAUSTED}="false"'
@@ -99,12 +102,18 @@ def increase(metric: str, *by: str, where: str = "", over: str = ALL_SHOWN) -> s
     """How much was added in all that time.
 
     Prometheus' own `increase` leaves out what a series began with; of what happens seldom, that is the first time it
-    happened, and of a service that was started anew, the first time again.
+    happened, and of a service that was started anew, the first time again. A series that was there in the hour before
+    did not begin: it had a gap.
     """
     series = select(metric, where)
-    added = f"increase({series}[{over}])"
-    begun = f"(min_over_time({series}[{over}]) unless {series} offset {over})"
-    return _sum(f"{added} + ({begun} or 0 * {added})", *by)
+    grown = f"increase({series}[{over}])"
+    begun = f"(min_over_time({series}[{over}]) unless last_over_time({series}[1h] offset {over}))"
+    return _sum(f"{grown} + ({begun} or 0 * {grown})", *by)
+
+
+def added(metric: str, *by: str, where: str = "", over: str = RECENTLY) -> str:
+    """What parts are taken of: over all the time shown what its sums have, too, the beginnings of series included."""
+    return (increase if over == ALL_SHOWN else rate)(metric, *by, where=where, over=over)
 
 
 def per_minute(metric: str, *by: str, where: str = "") -> str:
@@ -114,20 +123,20 @@ def per_minute(metric: str, *by: str, where: str = "") -> str:
 
 def quantile(part: float, histogram: str, *by: str, where: str = "", over: str = RECENTLY) -> str:
     """What this part of the values stayed below."""
-    buckets = rate(f"{histogram}_bucket", *by, "le", where=where, over=over)
+    buckets = added(f"{histogram}_bucket", *by, "le", where=where, over=over)
     return f"histogram_quantile({part}, {buckets})"
 
 
 def mean(histogram: str, *by: str, where: str = "", over: str = RECENTLY) -> str:
     """What a value was on average."""
-    whole, count = (rate(f"{histogram}_{what}", *by, where=where, over=over) for what in ("sum", "count"))
+    whole, count = (added(f"{histogram}_{what}", *by, where=where, over=over) for what in ("sum", "count"))
     return f"{whole} / ({count} > 0)"
 
 
 def share(counter: str, part: str, *by: str, where: str = "", over: str = RECENTLY) -> str:
     """Which part of all have this label: 0 where none has, and nothing where nothing happened."""
-    whole = rate(counter, *by, where=where, over=over)
-    having = rate(counter, *by, where=", ".join(filter(None, [where, part])), over=over)
+    whole = added(counter, *by, where=where, over=over)
+    having = added(counter, *by, where=", ".join(filter(None, [where, part])), over=over)
     return f"({having} or 0 * {whole}) / ({whole} > 0)"
 
 

@@ -14,8 +14,8 @@ NOTHING_FOUND = 'le=~"0|0.0"'
 
 def _found_nothing(*by: str, over: str = q.RECENTLY) -> str:
     """The part of the retrievals that found no document: the lowest bucket, which Prometheus calls 0 or 0.0."""
-    nothing = q.rate(f"{q.DOCUMENTS}_bucket", *by, where=NOTHING_FOUND, over=over)
-    return f"{nothing} / ({q.rate(f'{q.DOCUMENTS}_count', *by, over=over)} > 0)"
+    nothing = q.added(f"{q.DOCUMENTS}_bucket", *by, where=NOTHING_FOUND, over=over)
+    return f"{nothing} / ({q.added(f'{q.DOCUMENTS}_count', *by, over=over)} > 0)"
 
 
 NOW = Row(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import os
 import shutil
@@ -44,6 +45,16 @@ def no_network() -> Iterator[None]:
 
         patch.setattr(socket, "getaddrinfo", getaddrinfo)
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def what_is_there_stays() -> None:
+    """Spare the garbage collector, and those who ask it what is alive, whatever was there before this module.
+
+    That is a million objects, which were collected, imported or reported, and tests of memory count again and again.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

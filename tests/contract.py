@@ -53,6 +53,9 @@ class Checks(SpanProcessor):
         if scope is None or scope.name != names.SCOPE:
             return
         contract.wrong += check(span)
+        for name, value in (span.attributes or {}).items():
+            if isinstance(value, list) or value is None:  # the SDK makes tuples, and those in the cheap way have to be
+                contract.wrong.append(f"{span.name}: {name} is {value!r}")
         if not self.places:
             contract.checks.append(self)
         self.places.append(placed(span))

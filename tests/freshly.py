@@ -30,8 +30,11 @@ def forget_providers(patch: pytest.MonkeyPatch) -> None:
 
 
 def threads_of_ours() -> list[threading.Thread]:
-    """The threads that export, collect or serve."""
-    return [thread for thread in threading.enumerate() if thread.name.startswith(("agentflow", "OtelPeriodic"))]
+    """The threads that export, collect or serve. Those of plain tools outlive the tests that made them."""
+    names = [(thread, thread.name) for thread in threading.enumerate()]
+    return [
+        thread for thread, name in names if name.startswith(("agentflow", "OtelPeriodic")) and name != "agentflow-tool"
+    ]
 
 
 def closed_port() -> int:

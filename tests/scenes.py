@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from agentflow import Context, Event, StartEvent, StopEvent, Workflow, session, step
 from agentflow.retry import ConstantDelayRetryPolicy
-from agentflow_agents import ApprovalRequired, FunctionAgent, RAGAgent, ReActAgent, Team, tool
+from agentflow_agents import ApprovalRequired, Budget, FunctionAgent, RAGAgent, ReActAgent, Team, tool
 from agentflow_llm import ChatMemory, ChatMessage, Reply, ToolCallPart, Usage
 from agentflow_llm.openai import OpenAI
 from agentflow_llm.server import LoopbackServer
@@ -149,6 +149,13 @@ async def pay_later(folder: Path) -> None:
         assert str(await handler) == "It is paid."
 
 
+async def add_for_ever(_: Path) -> None:
+    """An agent reaches its limit."""
+    async with model(asks_for("add", '{"a": 1, "b": 1}')) as llm:
+        result = await FunctionAgent([add], llm, name="tireless", budget=Budget(turns=1)).run("Count.")
+    assert result.stopped_by == "turns"
+
+
 async def until_asked(handler: Any) -> AsyncGenerator[ApprovalRequired]:
     """The question of a run, as soon as it waits for the answer."""
     async for event in handler.stream_events():
@@ -158,7 +165,7 @@ async def until_asked(handler: Any) -> AsyncGenerator[ApprovalRequired]:
             return
 
 
-Scene = Callable[[Path], Awaitable[None]]
+Scene = Callable[[Path], Coroutine[Any, Any, None]]
 
 SCENES: Mapping[str, Scene] = {
     "clerk": ask_clerk,

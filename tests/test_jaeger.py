@@ -1,37 +1,55 @@
-"""A real Jaeger gives back what it was sent, with its links, which Phoenix does not keep."""
+"""A real Jaeger gives back what it was sent, with its links, which Phoenix does not keep, and finds it by its tags."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import re
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
 import clerk
+import scenes
+from clerk import Told
 from real import Protocol, RealJaeger, Trace
 
 pytestmark = pytest.mark.slow
 
-
-@dataclass(frozen=True)
-class Told:
-    """The trace of the agent's run, as the SDK made it and as Jaeger gives it back."""
-
-    made: Trace
-    shown: Trace
+Stage = Callable[[str], list[Told]]
 
 
 @pytest.fixture(scope="module", params=["http/protobuf", "grpc"])
-def told(request: pytest.FixtureRequest, jaeger: RealJaeger, tmp_path_factory: pytest.TempPathFactory) -> Told:
-    folder = tmp_path_factory.mktemp("library")
-    return Told(*clerk.record(jaeger, request.param, clerk.ask_clerk(folder)))
+def stage(request: pytest.FixtureRequest, jaeger: RealJaeger, tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    """Plays a scene by its name, once, and tells its traces."""
+
+    @cache
+    def play(name: str) -> list[Told]:
+        return clerk.record_all(jaeger, request.param, scenes.SCENES[name](tmp_path_factory.mktemp(name)))
+
+    return play
 
 
-def test_every_span_comes_back_as_it_was_made(told: Told) -> None:
-    """Names, parents, kinds, status, attributes, events, links.
+@pytest.fixture
+def told(stage: Stage) -> Told:
+    """The trace of an agent with two tools."""
+    (only,) = stage("clerk")
+    return only
+
+
+@pytest.mark.parametrize("name", scenes.SCENES)
+def test_every_span_comes_back_as_it_was_made(stage: Stage, name: str) -> None:
+    """Names, parents, kinds, status, attributes, events, links, and to the nanosecond how long it lasted.
 
     Nothing is added: no warning that the clock is wrong, where an event is taken up after its step has ended.
     """
-    assert told.shown.spans == told.made.spans
+    for made, shown in stage(name):
+        assert shown.spans == made.spans
+        for span in shown.spans.values():
+            assert (span.begun, span.lasted) == (made.spans[span.id].begun, made.spans[span.id].lasted)
 
 
 def test_only_calls_that_may_leave_the_process_are_of_the_kind_client(told: Told) -> None:
@@ -98,3 +116,94 @@ def test_a_run_that_is_cancelled_is_no_error_and_no_success(jaeger: RealJaeger, 
     assert shown.spans == made.spans
     for span in (shown.named("invoke_workflow slow"), shown.named("step sleep")):
         assert (span.status, span.attributes["agentflow.outcome"]) == ("UNSET", "cancelled")
+
+
+def links_of(trace: Trace) -> set[tuple[str, str, str]]:
+    """Those that leave the trace."""
+    return {
+        (link.trace, link.to, link.attributes["agentflow.link"])
+        for span in trace.spans.values()
+        for link in span.links
+        if link.trace != trace.id
+    }
+
+
+def test_a_run_that_goes_on_is_linked_to_where_it_left_off_in_another_trace(stage: Stage) -> None:
+    one, two = (told.shown for told in stage("till"))
+    assert not links_of(one)
+    assert links_of(two) == {(one.id, one.root.id, "resumed_from")}
+    assert two.root.links[0].trace == one.id
+
+
+def test_a_step_that_was_tried_again_and_what_came_of_it_are_told_apart(stage: Stage) -> None:
+    ((_, shown),) = stage("orders")
+    failed = [span for span in shown.all_named("step tax") if span.status == "ERROR"]
+    (again,) = (span for span in shown.all_named("step tax") if span.attributes["agentflow.step.attempt"] == 2)
+    assert [span.attributes["agentflow.outcome"] for span in failed] == ["retried"]
+    assert failed[0].message == "ConnectionError: the register is busy"
+    assert again.links == failed[0].links, "both are linked to the one event"
+
+
+def found(jaeger: RealJaeger, **tags: str) -> set[str]:
+    """The traces that are found by these tags, as the search of its page finds them."""
+    return {
+        trace["traceID"]
+        for service in jaeger.get("/api/services")["data"]
+        for trace in searched(jaeger, service, json.dumps(tags))
+    }
+
+
+def searched(jaeger: RealJaeger, service: str, tags: str) -> list[Any]:
+    asked = urlencode({"service": service, "limit": 1000, "tags": tags})
+    return list(jaeger.get(f"/api/traces?{asked}")["data"])
+
+
+PAGE = (Path(__file__).parents[1] / "docs" / "jaeger.md").read_text(encoding="utf-8")
+
+
+def test_every_search_of_the_page_finds_what_it_should(
+    jaeger: RealJaeger, stage: Stage, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    run = stage("till")[0].shown.root.attributes["agentflow.run.id"]
+    stage("orders")
+    clerk.record(jaeger, "grpc", clerk.fail())
+    clerk.record(jaeger, "grpc", scenes.add_for_ever(tmp_path_factory.mktemp("tireless")))
+    every = re.findall(r"^find 'tags=(.*)'", PAGE, re.MULTILINE)
+    assert len(every) == 5
+    for tags in every:
+        assert found(jaeger, **json.loads(tags.replace("THE-RUN-ID", run))), tags
+    assert not found(jaeger, error="true"), "the page says so"
+
+
+def test_links_are_references_in_the_older_api(jaeger: RealJaeger, stage: Stage) -> None:
+    one, two = (told.shown for told in stage("till"))
+    (trace,) = jaeger.get(f"/api/traces/{two.id}")["data"]
+    (root,) = (span for span in trace["spans"] if span["spanID"] == two.root.id)
+    assert root["references"] == [{"refType": "FOLLOWS_FROM", "traceID": one.id, "spanID": one.root.id}]
+
+
+@pytest.mark.parametrize("attributes", ["", "ip=10.0.0.7"])
+def test_the_older_api_warns_of_events_alone_unless_it_knows_the_machine(
+    jaeger: RealJaeger, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, attributes: str
+) -> None:
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", attributes)
+    ((_, shown),) = clerk.record_all(jaeger, "grpc", scenes.think(tmp_path))
+    (trace,) = jaeger.get(f"/api/traces/{shown.id}")["data"]
+    warned = {span["operationName"].split()[0]: span["warnings"] for span in trace["spans"] if span["warnings"]}
+    assert list(warned) == ([] if attributes else ["event"])
+    for (warning,) in warned.values():
+        assert warning.startswith("clock skew adjustment disabled; not applying calculated delta of -")
+
+
+def test_runs_are_found_by_their_id_their_session_and_their_outcome(jaeger: RealJaeger, stage: Stage) -> None:
+    segments = stage("till")
+    ids = {told.shown.id for told in segments}
+    first = segments[0].shown.root.attributes
+    assert found(jaeger, **{"agentflow.run.id": first["agentflow.run.id"]}) == ids
+    assert found(jaeger, **{"session.id": first["session.id"]}) == ids
+    assert found(jaeger, **{"session.id": first["session.id"], "agentflow.outcome": "suspended"}) == {
+        segments[0].shown.id
+    }
+    _, failed = clerk.record(jaeger, "grpc", clerk.fail())
+    assert failed.id in found(jaeger, **{"agentflow.outcome": "error"})
+    assert ids.isdisjoint(found(jaeger, **{"agentflow.outcome": "error"}))

@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -187,7 +188,7 @@ def watched(prometheus: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     (folder / "rules").mkdir()
     for path in (RULES, ALERTS):
         text = boards.in_seconds(path.read_text(encoding="utf-8"))
-        (folder / "rules" / path.name).write_text(text.replace("for: 10m", "for: 0s"), encoding="utf-8")
+        (folder / "rules" / path.name).write_text(re.sub(r"for: \d+m", "for: 0s", text), encoding="utf-8")
     with contextlib.ExitStack() as stack:
         others: list[Program] = []
         collected = None

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import os
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,14 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from agentflow import (
     Context,
     Event,
+    Handler,
     HumanResponseEvent,
     InputRequiredEvent,
     StartEvent,
     StopEvent,
     Workflow,
     WorkflowCheckpointer,
+    WorkflowTimeoutError,
     add_observer,
     step,
 )
@@ -192,6 +196,55 @@ async def test_an_own_time_limit_resumes_in_a_trace_of_its_own(spans: Spans) -> 
     assert facts(end)["agentflow.triggered_by"] == (f"ask:A {place(event).span_id:016x}",)
 
 
+async def test_a_detached_run_that_goes_on_by_itself_is_not_put_below_the_step_that_started_it(spans: Spans) -> None:
+    class Waits(Workflow):
+        @step
+        async def wait(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            with suppress(TimeoutError):
+                await ctx.wait_for_event(Answer, timeout=3600)
+            return StopEvent()
+
+    started: list[Handler[Any]] = []
+
+    class Starts(Workflow):
+        @step
+        async def start(self, ev: StartEvent) -> StopEvent:
+            started.append(Waits().run(detached=True))
+            return StopEvent()
+
+    with use_clock(FakeClock()) as clock:
+        await Starts().run()
+        await clock.advance(3601)
+        await started.pop()
+    first, second = spans.named("invoke_workflow Waits")
+    resumed(first, second)
+    assert (first.parent, second.parent) == (None, None)
+    (start,) = spans.named("step start")
+    assert links(first) == [(place(start).span_id, None)]
+    assert len(links(second)) == 1
+
+
+async def test_a_run_that_is_over_time_ends_in_no_request_of_before(spans: Spans) -> None:
+    class AsksOn(Workflow):
+        @step
+        async def ask(self, ev: StartEvent | Answer) -> Ask | StopEvent:
+            return Ask()
+
+    with use_clock(FakeClock()) as clock:
+        with spans.tracer.start_as_current_span("POST /start"):
+            handler = AsksOn(timeout=GRACE * 10).run()
+            await clock.advance(GRACE + 1)
+        with spans.tracer.start_as_current_span("POST /answer"):
+            handler.ctx.send_event(Answer())
+            await clock.advance(GRACE + 1)
+        await clock.advance(GRACE * 10)
+        with pytest.raises(WorkflowTimeoutError):
+            await handler
+    found = spans.named("invoke_workflow AsksOn")
+    assert [spans.parent(span) for span in found] == ["POST /start", "POST /answer", None]
+    assert facts(found[2])["agentflow.outcome"] == "timeout"
+
+
 async def test_a_join_after_a_pause_links_to_causes_in_both_segments(spans: Spans) -> None:
     class Joins(Workflow):
         @step
@@ -284,6 +337,33 @@ async def test_a_call_that_is_open_over_a_pause_goes_on(spans: Spans) -> None:
         await handler
     (tool,) = spans.named("execute_tool search")
     assert facts(tool)["agentflow.outcome"] == "ok"
+
+
+async def test_a_call_that_a_thread_is_left_with_ends_with_the_run(spans: Spans) -> None:
+    begun, let_go, over = threading.Event(), threading.Event(), threading.Event()
+
+    class Slow(Workflow):
+        @step(timeout=60)
+        def work(self, ev: StartEvent) -> StopEvent:
+            with operation(Kind.TOOL, "search"):
+                begun.set()
+                let_go.wait(10)
+            over.set()
+            return StopEvent()
+
+    with use_clock(FakeClock()) as clock:
+        handler = Slow().run()
+        await clock.settle()
+        assert await asyncio.to_thread(begun.wait, 10)
+        await clock.advance(61)
+        with pytest.raises(WorkflowTimeoutError):
+            await handler
+    ended = [(span.name, facts(span)["agentflow.outcome"]) for span in spans.exporter.get_finished_spans()]
+    let_go.set()
+    assert ("execute_tool search", "cancelled") in ended
+    assert ended[-1] == ("invoke_workflow Slow", "timeout")
+    assert await asyncio.to_thread(over.wait, 10)
+    assert len(spans.exporter.get_finished_spans()) == len(ended), "it ends once"
 
 
 async def test_the_next_turn_of_a_conversation_and_a_run_from_a_checkpoint_name_where_they_come_from(
@@ -441,3 +521,42 @@ def test_a_run_that_goes_on_in_another_process_is_linked_to_where_it_began(tmp_p
     for span in (first, second):
         assert span.attributes["session.id"] == span.attributes["gen_ai.conversation.id"] == "chat-42"
         assert span.attributes["user.id"] == "ada"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_process_that_is_forked_off_ends_no_span_of_its_parent(tmp_path: Path) -> None:
+    program = tmp_path / "forks.py"
+    program.write_text(
+        "import asyncio, os, sys\n"
+        "from opentelemetry.sdk.trace import TracerProvider\n"
+        "from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor\n"
+        "from agentflow import StartEvent, StopEvent, Workflow, add_observer, step\n"
+        "from agentflow_instrumentation import SpanObserver\n"
+        "class Flow(Workflow):\n"
+        "    @step\n"
+        "    async def work(self, ev: StartEvent) -> StopEvent:\n"
+        "        await asyncio.sleep(0.01)\n"
+        "        return StopEvent()\n"
+        "tell = lambda span: f'{os.getpid()} {span.name} {span.attributes[\"agentflow.outcome\"]}\\n'\n"
+        "provider = TracerProvider()\n"
+        "provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter(formatter=tell)))\n"
+        "add_observer(SpanObserver(provider))\n"
+        "async def main():\n"
+        "    handler = Flow().run()\n"
+        "    await asyncio.sleep(0)\n"
+        "    if child := os.fork():\n"
+        "        os.waitpid(child, 0)\n"
+        "        await handler\n"
+        "        print(os.getpid(), 'is over', flush=True)\n"
+        "loop = asyncio.new_event_loop()\n"
+        "loop.run_until_complete(main())\n"
+        "if 'close' in sys.argv: loop.close()\n",
+        "utf-8",
+    )
+    for how in ("leave", "close"):
+        command = [sys.executable, "-W", "ignore::DeprecationWarning", str(program), how]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        lines = [line.partition(" ") for line in done.stdout.splitlines()]
+        assert len({pid for pid, _, _ in lines}) == 1, done.stdout
+        told = [rest for _, _, rest in lines]
+        assert told == ["event StartEvent ok", "step work ok", "invoke_workflow Flow ok", "is over"], done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -165,6 +166,18 @@ async def test_all_segments_are_in_the_session_and_what_an_answer_starts_is_too(
     assert said(seen) == [("chat-42", None)] * 3
 
 
+async def test_what_an_answer_starts_is_in_no_session_where_the_run_is_in_none() -> None:
+    for wait in (1, Workflow.pause_grace + 1):
+        with record() as seen, use_clock(FakeClock()) as clock:
+            handler = Asks().run()
+            await clock.advance(wait)
+            with session("that of the one who answers", user="bob"):
+                handler.ctx.send_event(Answer())
+            await handler
+        assert set(said(seen)) == {(None, None)}
+        assert any(op.name == "Inner" for op in seen.operations)
+
+
 def agent(memory: ChatMemory | None) -> FunctionAgent:
     return FunctionAgent([], ScriptedModel(["hello"] * 3), memory=memory)
 
@@ -268,6 +281,21 @@ async def test_what_openinference_was_told_is_said_too_and_goes_with_the_run(spa
     assert spans.said("invoke_workflow Asks") == [("oi-7", "oi-7", "ada")] * 2
     assert spans.said("invoke_workflow Inner")[0][0] == "oi-7"
     assert spans.said("chat") == [("oi-7", "oi-7", "ada")]
+
+
+async def test_openinference_of_whoever_answers_does_not_name_the_session(spans: Spans) -> None:
+    for around in (nullcontext(), session("chat-42")):
+        with use_clock(FakeClock()) as clock:
+            with around:
+                handler = Asks().run()
+                await clock.advance(Workflow.pause_grace + 1)
+            token = otel.attach(otel.set_value("session.id", "theirs", otel.set_value("user.id", "bob")))
+            handler.ctx.send_event(Answer())
+            otel.detach(token)
+            await handler
+            first, second = spans.said("invoke_workflow Asks")[-2:]
+            assert first == second
+            assert (first[0] == handler.run_id, first[2]) == (isinstance(around, nullcontext), None)
 
 
 async def test_what_agentflow_was_told_comes_before_what_openinference_was(spans: Spans) -> None:

@@ -13,7 +13,16 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import BaseModel
 
-from agentflow import Context, Handler
+from agentflow import (
+    Context,
+    Handler,
+    HumanResponseEvent,
+    InputRequiredEvent,
+    StartEvent,
+    StopEvent,
+    Workflow,
+    step,
+)
 from agentflow.clock import use_clock
 from agentflow.observe import add_observer
 from agentflow.testing import FakeClock
@@ -246,3 +255,78 @@ async def test_a_run_that_waits_for_a_person_elsewhere_and_goes_on_says_both() -
         ("suspended", {}),
         ("ok", {"agentflow.agent.stopped_by": "answer"}),
     ]
+
+
+class Asks(Workflow):
+    @step
+    async def ask(self, ev: StartEvent) -> InputRequiredEvent:
+        return InputRequiredEvent(prefix="How many?")
+
+    @step
+    async def again(self, ev: HumanResponseEvent) -> InputRequiredEvent | StopEvent:
+        if ev.response == "none":
+            raise LookupError
+        return StopEvent(result="Thanks.") if ev.response == "one" else InputRequiredEvent(prefix="Really?")
+
+
+@pytest.mark.parametrize(
+    ("content", "answer", "expected"),
+    [
+        ("full", "one", [("{}", "How many?"), ("one", "Thanks.")]),
+        ("full", "two", [("{}", "How many?"), ("two", "Really?"), (None, None)]),  # the end is told, too
+        ("full", "none", [("{}", "How many?"), ("none", None)]),
+        ("none", "one", [(None, None), (None, None)]),
+    ],
+)
+async def test_a_run_that_pauses_shows_the_question_and_one_that_goes_on_the_answer(
+    content: Content, answer: str, expected: list[Any]
+) -> None:
+    spans = watch(content)
+    with use_clock(FakeClock()) as clock:
+        handler = Asks().run()
+        await clock.advance(Asks.pause_grace + 1)
+        handler.ctx.send_event(HumanResponseEvent(response=answer))
+        await clock.advance(Asks.pause_grace + 1)
+        await handler.cancel_run()
+    shown = [[(span.attributes or {}).get(f"{way}put.value") for way in ("in", "out")] for span in spans("invoke_w")]
+    assert shown == [list(one) for one in expected]
+
+
+async def test_a_run_that_pauses_after_the_answer_shows_no_question() -> None:
+    class Waits(Asks):
+        @step
+        async def again(self, ctx: Context, ev: HumanResponseEvent) -> StopEvent:
+            await ctx.wait_for_event(HumanResponseEvent)
+            return StopEvent()
+
+    spans = watch("full")
+    with use_clock(FakeClock()) as clock:
+        handler = Waits().run()
+        await clock.settle()
+        handler.ctx.send_event(HumanResponseEvent(response="one"))
+        await clock.advance(Asks.pause_grace + 1)
+        await handler.cancel_run()
+    run = spans("invoke_w")[0]
+    assert (run.attributes or {})["agentflow.outcome"] == "suspended"
+    assert "output.value" not in (run.attributes or {})
+
+
+async def test_a_step_of_an_agent_shows_the_question_without_the_conversation_before_it() -> None:
+    spans = watch("full")
+    said = ChatMessage(role="user", content="What was said before.")
+    await FunctionAgent(llm=ScriptedModel(["Nothing."])).run("What is there?", history=[said])
+    [prepare] = spans("step prepare")
+    assert json.loads(str((prepare.attributes or {})["input.value"])) == {"query": "What is there?"}
+
+
+async def test_a_workflows_own_history_is_shown() -> None:
+    class Own(Workflow):
+        @step
+        async def one(self, ev: StartEvent) -> StopEvent:
+            return StopEvent()
+
+    spans = watch("full")
+    await Own().run(history=["a", "b"])
+    for name in ("invoke_w", "step one"):
+        [span] = spans(name)
+        assert json.loads(str((span.attributes or {})["input.value"])) == {"history": ["a", "b"]}

@@ -179,20 +179,70 @@ def test_a_join_that_never_got_all_is_shown() -> None:
     ]
 
 
-def test_what_went_wrong_comes_first_and_in_one_line() -> None:
+def test_what_went_wrong_comes_first() -> None:
     printed = Printed()
     run = printed.span("invoke_workflow W", 0, 5000, error="KeyError: 'no\n such'", agentflow__outcome="error")
     printed.span("step one", 1, 1234, inside=run, error="TimeoutError", agentflow__outcome="timeout")
     printed.span("step two", 2, 1, inside=run, agentflow__outcome="cancelled", agentflow__triggered_by=["one:A 01"])
-    printed.span("SELECT orders", 3, 1, inside=run, error="x" * 300)
-    told = printed.show()
-    assert told[:3] == [
+    assert printed.show() == [
         "invoke_workflow W  5.00 s  error: KeyError: 'no such'",
         "├─ step one  1.23 s  timeout: TimeoutError",
-        "├─ step two  1.0 ms  cancelled  ← one:A",
+        "└─ step two  1.0 ms  cancelled  ← one:A",
     ]
-    assert told[3].startswith("└─ SELECT orders  1.0 ms  error: xxxx")
-    assert told[3].endswith("x…")
+
+
+def test_what_went_wrong_and_what_was_sent_are_not_cut_for_each_other() -> None:
+    printed = Printed()
+    run = printed.span("invoke_workflow W", 0, 5)
+    sent = f'{{"iban":"{"4" * 30}"}}'
+    why = "ConnectionError: the bank's server hung up"
+    printed.span("execute_tool pay", 1, 1, inside=run, error=why, gen_ai__tool__call__arguments=sent)
+    printed.span("SELECT orders", 3, 1, inside=run, error=" ".join(["word"] * 300))
+    told = printed.show()
+    assert told[1:3] == [f"├─ execute_tool pay  1.0 ms  {sent}", f"│  error: {why}"]
+    assert told[3] == "└─ SELECT orders  1.0 ms"
+    assert told[4].lstrip().startswith("error: word word")
+    assert len(told) == 3 + 4
+    assert told[-1].endswith("word …")
+
+
+def test_an_error_says_where_in_the_code_of_its_users_it_came_up() -> None:
+    printed = Printed()
+    run = printed.span("invoke_workflow W", 0, 5, error="KeyError", agentflow__outcome="error")
+    stack = (
+        'Traceback (most recent call last):\n  File "/srv/shop/orders.py", line 12, in pay\n    ...\n'
+        '  File "/srv/.venv/lib/python3.13/site-packages/bank/client.py", line 99, in send\nKeyError'
+    )
+    raised = ("exception", 2, {"exception.type": "KeyError", "exception.stacktrace": stack})
+    printed.span("step pay", 1, 1, inside=run, error="KeyError", events=[raised], agentflow__outcome="error")
+    assert printed.show() == [
+        "invoke_workflow W  5.0 ms  error: KeyError",
+        "└─ step pay  1.0 ms  error: KeyError (in pay, orders.py:12)",
+    ]
+
+
+def test_who_is_asked_and_what_became_of_calls_is_told() -> None:
+    printed = Printed()
+    run = printed.span(
+        "invoke_agent bills",
+        0,
+        9,
+        agentflow__segment=2,
+        agentflow__agent__stopped_by="turns",
+        agentflow__agent__tool_calls__failed=2,
+        agentflow__agent__tool_calls__refused=1,
+    )
+    printed.span(
+        "step call", 1, 1, inside=run, agentflow__asked=["ApprovalRequired"], agentflow__approval__tools=["pay"]
+    )
+    printed.span("step ask", 2, 1, inside=run, agentflow__asked=["Question"])
+    printed.span("step decide", 3, 1, inside=run, agentflow__approval__answer="refused")
+    assert printed.show() == [
+        "invoke_agent bills  9.0 ms  segment 2  stopped by turns  tool calls: 2 failed, 1 refused",
+        "├─ step call  1.0 ms  asks for approval of pay",
+        "├─ step ask  1.0 ms  asks Question",
+        "└─ step decide  1.0 ms  refused",
+    ]
 
 
 def test_each_attempt_says_why_it_is_repeated_and_when() -> None:
@@ -230,11 +280,13 @@ def test_a_chat_tells_its_tokens_and_each_repeated_request() -> None:
         agentflow__chat__output__tool_calls=2,
     )
     printed.span("chat tiny", 11, 1, inside=think, gen_ai__usage__output_tokens=3)
+    printed.span("chat tiny", 12, 1, inside=think, server__address="here", agentflow__llm__usage__missing=True)
     assert printed.show() == [
         "step think  12.0 ms",
         "├─ chat tiny  10.0 ms  1,812 (512 cached) -> 31 (9 reasoning) tokens, 2 tool calls",
         "│  retry 1  after 2.00 s: RateLimitError (429)",
-        "└─ chat tiny  1.0 ms  ? -> 3 tokens",
+        "├─ chat tiny  1.0 ms  ? -> 3 tokens",
+        "└─ chat tiny  1.0 ms  tokens are not known",
     ]
 
 
@@ -291,6 +343,14 @@ def test_a_long_row_of_equal_siblings_is_folded() -> None:
     ]
 
 
+def test_folded_siblings_hide_neither_the_longest_nor_their_end() -> None:
+    printed = Printed()
+    run = printed.span("invoke_workflow W", 0, 2000)
+    for n in range(10):
+        printed.span("step count", n, 1500 if n == 5 else 1, inside=run)
+    assert printed.show()[-1] == "└─ … 8 more step count  1.50 s  the longest 1.50 s"
+
+
 def test_a_long_loop_is_folded_by_its_steps() -> None:
     printed = Printed()
     run = printed.span("invoke_workflow W", 0, 200)
@@ -317,7 +377,8 @@ def test_a_long_loop_is_folded_by_its_steps() -> None:
         (1_000_000_000, "1.00 s"),
         (59_990_000_000, "59.99 s"),
         (200_000_000_000, "3 min 20 s"),
-        (7_200_000_000_000, "120 min 0 s"),
+        (7_500_000_000_000, "2 h 5 min"),
+        (273_600_000_000_000, "3 d 4 h"),
     ],
 )
 def test_times_are_told_as_one_reads_them(ns: int, told: str) -> None:
@@ -470,6 +531,19 @@ def test_however_deep_the_labels_can_be_read() -> None:
     for depth in range(40):
         assert f"invoke_workflow Number{depth} " in shown
     assert "StartEvent" in shown
+
+
+def test_the_deepest_levels_are_numbered_instead_of_indented() -> None:
+    printed = Printed()
+    span: Span | None = None
+    for depth in range(1500):
+        span = printed.span("invoke_workflow W", depth, 3000 - depth, inside=span)
+    for made, end in reversed(printed.ends):
+        made.end(end)
+    lines = printed.file.getvalue().splitlines()
+    assert max(map(len, lines)) < 250
+    assert any("(level 57) invoke" in line for line in lines)
+    assert lines[-2].strip() == "… and more below"
 
 
 def test_what_would_steer_the_terminal_is_escaped() -> None:

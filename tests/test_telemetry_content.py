@@ -222,6 +222,13 @@ def test_no_code_of_the_users_is_called(name: str) -> None:
         (float("inf"), "inf"),
         (1 << 70, "…"),
         ({"passwords": ["hunter2"], "secret": b"hunter2", "api_key": 4711, "n_secret": None}, HIDDEN_FIELDS),
+        (
+            {"token": "abcdefgh12345678", "idToken": "abcdefgh12345678"},
+            {"token": "**********", "idToken": "**********"},
+        ),
+        ({"token": "Hel", "pad_token": "<pad>"}, {"token": "Hel", "pad_token": "<pad>"}),
+        ({"Cookie": "a=b", "set-cookie": ["a=b"]}, {"Cookie": "**********", "set-cookie": "**********"}),
+        ({"credentials": "x", "pwd": "x", "pass": "x"}, dict.fromkeys(("credentials", "pwd", "pass"), "**********")),
         ({"parameters": {"password": {"type": "string"}}}, {"parameters": {"password": {"type": "string"}}}),
         (Shadowed(1), {"x": 1}),
         (Slotted(1), {"x": 1}),

@@ -7,6 +7,7 @@ import logging
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -18,8 +19,10 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from agentflow import StartEvent, StopEvent, Workflow, step
 from agentflow_instrumentation import discovery, setup
+from agentflow_instrumentation.outlet import Outlet
 from agentflow_instrumentation.reasons import without_secrets
 from agentflow_instrumentation.testing import OtlpReceiver
+from agentflow_instrumentation.way import Cargo
 from freshly import closed_port, forget_providers, threads_of_ours
 
 
@@ -47,6 +50,92 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [
         record.getMessage() for record in caplog.records if record.name != "shop" and record.levelno >= logging.WARNING
     ]
+
+
+# a program that ends, or is in a hurry
+
+
+start = threading.Thread.start
+
+
+def no_more_threads(self: threading.Thread) -> None:
+    if self.name == "agentflow-telemetry":  # the receiver's are those of another process
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+    start(self)
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+async def test_what_comes_when_no_thread_can_be_started_any_more_is_sent_all_the_same(
+    receiver: OtlpReceiver, protocol: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
+    telemetry = setup(endpoint=place, protocol=protocol, logs=True)
+    with monkeypatch.context() as ended:  # as Python 3.12 has it in functions of atexit
+        ended.setattr(threading.Thread, "start", no_more_threads)
+        trace.get_tracer("shop").start_span("late").end()
+        assert telemetry.shutdown() == []
+    assert [span.name for span in receiver.spans] == ["late"]
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+async def test_without_threads_nobody_who_listens_is_not_waited_for(
+    protocol: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    telemetry = setup(endpoint=f"http://127.0.0.1:{closed_port()}", protocol=protocol)
+    with monkeypatch.context() as ended:
+        ended.setattr(threading.Thread, "start", no_more_threads)
+        trace.get_tracer("shop").start_span("late").end()
+        begun = time.monotonic()
+        [problem] = telemetry.shutdown()
+    assert problem.endswith("connection refused (1 span lost)")
+    assert time.monotonic() - begun < 3
+
+
+async def test_what_hangs_when_no_thread_can_be_started_any_more_holds_up_no_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        telemetry = setup(endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        trace.get_tracer("shop").start_span("early").end()
+        with monkeypatch.context() as ended:
+            ended.setattr(threading.Thread, "start", no_more_threads)
+            [problem] = telemetry.shutdown(0.2)
+        for thread in threads_of_ours():
+            thread.join(10)
+    assert problem.endswith("no answer in time (1 span lost)")
+
+
+def put_many(outlet: Outlet) -> None:
+    for number in range(5_000):
+        outlet.put(number)
+
+
+def test_every_item_that_many_threads_put_at_once_arrives_or_is_counted() -> None:
+    class Slow:
+        many = 0
+
+        def export(self, batch: Any) -> None:
+            self.many += len(batch)
+
+        def shutdown(self) -> None:
+            """Nothing to do."""
+
+    slow = Slow()
+    outlet = Outlet(lambda: slow, "slow", cargo=Cargo("traces", "the trace", "span", "", 4))
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=put_many, args=(outlet,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    outlet.shutdown()
+    assert slow.many + outlet.dropped + outlet.lost == 20_000
+    assert outlet.dropped
 
 
 # a receiver that is not there

@@ -206,5 +206,8 @@ def test_the_package_is_light_and_its_names_are_there_when_asked_for() -> None:
         except AttributeError as error:
             say([light, names, str(error)])
     """)
-    names = ["ConsoleExporter", "FileExporter", "SpanObserver", "Telemetry", "setup"]
+    classes = ["ConsoleExporter", "FileExporter", "LogObserver", "MetricObserver", "OtelHandler", "SpanObserver"]
+    classes += ["Telemetry", "TraceContextFilter"]
+    functions = ["add_trace_context", "configure_logging", "continued", "extract", "inject", "pattern", "setup"]
+    names = classes + functions
     assert told == [[], names, "module 'agentflow_instrumentation' has no attribute 'nothing'"]

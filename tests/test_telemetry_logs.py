@@ -622,12 +622,17 @@ configure_logging({json})
 configure_logging({json}, level="info")
 log = structlog.get_logger("shop")
 
+class Speechless:
+    def __repr__(self):
+        raise OSError
+
 class Shop(Workflow):
     @step
     async def sell(self, ev: StartEvent) -> StopEvent:
         log.info("sold %s", "bread", price=2)
         logging.getLogger("std").info("packed %s", "it", extra={{"box": 7}})
         log.debug("not shown")
+        log.info("odd", ratio=float("nan"), pairs={{(1, 2): 3}}, speechless=Speechless())
         try:
             password = "the value of a variable"
             raise ValueError("no change")
@@ -655,22 +660,24 @@ def logged(as_json: str) -> str:
 
 def test_configured_logging_writes_every_line_once_to_stderr_as_json_where_that_is_no_terminal() -> None:
     shown = logged("None")
-    told = [json.loads(line) for line in shown.splitlines()]
+    told = [json.loads(line, parse_constant=pytest.fail) for line in shown.splitlines()]
     assert [(one["logger"], one["level"], one["event"]) for one in told] == [
         ("agentflow.runs", "info", "run started"),
         ("shop", "info", "sold bread"),
         ("std", "info", "packed it"),
+        ("shop", "info", "odd"),
         ("shop", "error", "alas"),
         ("agentflow", "warning", "ours"),
         ("agentflow.runs", "info", "step ended"),
         ("agentflow.runs", "info", "run ended"),
     ]
     assert {(one["workflow"], one["run_id"], one["request"]) for one in told} == {("Shop", told[0]["run_id"], "r-7")}
-    assert [one["step"] for one in told[1:-1]] == ["sell"] * 5
-    assert (told[1]["price"], told[2]["box"], told[4]["key"]) == (2, 7, "**********")
+    assert [one["step"] for one in told[1:-1]] == ["sell"] * 6
+    assert (told[1]["price"], told[2]["box"], told[5]["key"]) == (2, 7, "**********")
+    assert (told[3]["ratio"], told[3]["pairs"], told[3]["speechless"]) == ("nan", {"<tuple>": 3}, "<Speechless>")
     assert all(one["timestamp"].endswith("Z") for one in told)
-    assert told[3]["exception"][0]["exc_value"] == "no change"
-    assert told[3]["exception"][0]["frames"][-1]["name"] == "sell"
+    assert told[4]["exception"][0]["exc_value"] == "no change"
+    assert told[4]["exception"][0]["frames"][-1]["name"] == "sell"
     assert "the value of a variable" not in shown
 
 

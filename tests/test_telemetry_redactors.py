@@ -56,6 +56,15 @@ KEYS = [
     "whsec_abcdefghijklmnopqrstuvwx",
     "ASIAIOSFODNN7EXAMPLE",
     "ghs_abcdefghijklmnopqrstuvwxyz0123456789",
+    "xapp-1-A0123-456789-abcdef0123456789",
+    "gldt-abcdefghijklmnopqrst",
+    "GOCSPX-abcdefghijklmnopqrstuvwx",
+    "pypi-AgEIcHlwaS5vcmcCJDabcdefghijk",
+    "dckr_pat_abcdefghijklmnopqrstuvwxyz",
+    "SG.abcdefghijklmnopqrstuv.abcdefghijklmnopqrstuvwxyz",
+    "hvs.CAESIabcdefghijklmnopqrstuv",
+    "ya29.a0AfH6SMBabcdefghijklmnop",
+    "eyJhbGciOiJkaXIifQ..abcdefghijkl.abcdefgh.abcdef",
 ]
 PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\nIBAAKC\n-----END RSA PRIVATE KEY-----"
 
@@ -85,6 +94,23 @@ def test_what_is_secret_by_its_form_is_masked(secret: str) -> None:
         ("sk-proj-\u200babcdefghij\u2060klmnop", HIDDEN),
         ("card 4111 1111 1111 1111.", f"card {HIDDEN}."),
         ("card 378282246310005", f"card {HIDDEN}"),
+        ("card 3530111333300000", f"card {HIDDEN}"),
+        ("Authorization: Token abcdefgh1234\nAccept: x", f"Authorization: {HIDDEN}\nAccept: x"),
+        ('{"Authorization": "ApiKey abcdefgh1234", "n": 1}', f'{{"Authorization": "{HIDDEN}", "n": 1}}'),
+        ('Authorization: Digest username="ann", response="6629fae4"\nx', f"Authorization: {HIDDEN}\nx"),
+        ("Authorization: AWS4-HMAC-SHA256 Credential=a/b, Signature=fe5f80", f"Authorization: {HIDDEN}"),
+        ("set-cookie: sid=abcdef123456; Path=/", f"set-cookie: {HIDDEN}"),
+        ('{"Cookie": "a=1; sid=abcdef123456", "n": 1}', f'{{"Cookie": "{HIDDEN}", "n": 1}}'),
+        ("SECRET_KEY = 'django-insecure-abc'", f"SECRET_KEY = '{HIDDEN}'"),
+        ("AccountName=x;AccountKey=abcdEFGH1234+/==;E=f", f"AccountName=x;AccountKey={HIDDEN};E=f"),
+        ("API key: abcd1234efgh", f"API key: {HIDDEN}"),
+        ("Uid=u;Pwd=hunter2;", f"Uid=u;Pwd={HIDDEN};"),
+        ("password = b'hunter2'", f"password = '{HIDDEN}'"),
+        ("tool --db-password hunter2 --x 1", f"tool --db-password {HIDDEN} --x 1"),
+        ("tool --token abcdefgh1234", f"tool --token {HIDDEN}"),
+        ("https://hooks.slack.com/services/T0/B0/XXXX", f"https://hooks.slack.com/{HIDDEN}"),
+        ("https://discord.com/api/webhooks/12/ab-c", f"https://discord.com/api/webhooks/{HIDDEN}"),
+        ("sr=x&sig=abcdefgh%3D&se=1", f"sr=x&sig={HIDDEN}&se=1"),
     ],
 )
 def test_what_is_secret_by_what_stands_around_it_is_masked(text: str, told: str) -> None:
@@ -105,6 +131,9 @@ def test_what_is_secret_by_what_stands_around_it_is_masked(text: str, told: str)
         "https://x.example/search?q=cats&page=2",
         "the secretary: Ann; the risk-management-department; basic things; a bearer of news",
         "a basic understanding of Bearer instruments and Basic Understanding",
+        "| --- | --- |\n--- a/tokens.py\n+++ b/tokens.py\n--token=<token> --password -p, --secret",
+        "Cookie: two eggs, sugar. pypi-publish, the key to it is: patience; primary key: id; hvs. SG.",
+        "sorted(names, key=lambda name: name.casefold())",
         "my_function_with_a_long_name(keyboard=1)",
         "👩\u200d👩\u200d👧 and a\u200cb",
     ],
@@ -155,6 +184,7 @@ ENDLESS = [
         "gh",
         "ghp_",
     ),
+    *("--", "--a-", "--token ", "cookie:", "cookie: a=", "SG.aaaaaaaaaaaaaaaaa.", "password: digest ", 'password: b"'),
     *('password=\\"', "secret: '", "basic  ", "xox", "_aaaaaaaaaaaaaaaa", "key" * 3 + "="),
 ]
 

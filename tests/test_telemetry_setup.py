@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import os
+import random
 import socket
 import subprocess
 import sys
@@ -26,6 +28,7 @@ from opentelemetry.util._once import Once
 from agentflow import Event, StartEvent, StopEvent, Workflow, step
 from agentflow_instrumentation import FileExporter, Telemetry, discovery, setup
 from agentflow_instrumentation.exporters import make_outlet
+from agentflow_instrumentation.ids import Ids
 from agentflow_instrumentation.otlp import Protocol
 from agentflow_instrumentation.outlet import Outlet
 from agentflow_instrumentation.reasons import shorten
@@ -206,6 +209,33 @@ async def test_spans_of_the_application_go_the_same_way(receiver: OtlpReceiver) 
         with trace.get_tracer("shop").start_as_current_span("order"):
             await Chain().run()
     assert receiver.tree().splitlines()[:2] == ["order", "  invoke_workflow Chain"]
+
+
+def test_a_program_that_begins_random_anew_has_new_traces_all_the_same() -> None:
+    before = random.getstate()
+    ids: set[int] = set()
+    with setup(InMemorySpanExporter()) as telemetry:
+        tracer = telemetry.tracer_provider.get_tracer("shop")
+        for _ in range(2):
+            random.seed(0)
+            place = tracer.start_span("order").get_span_context()
+            ids |= {place.trace_id, place.span_id}
+    random.setstate(before)
+    assert len(ids) == 4
+    assert place.trace_flags == trace.TraceFlags.SAMPLED | getattr(trace.TraceFlags, "RANDOM_TRACE_ID", 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_process_that_is_forked_off_has_ids_of_its_own() -> None:
+    ids = Ids()
+    out, into = os.pipe()
+    if not (child := os.fork()):
+        os.write(into, ids.generate_trace_id().to_bytes(16, "big"))
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert int.from_bytes(os.read(out, 16), "big") != ids.generate_trace_id()
+    os.close(out)
+    os.close(into)
 
 
 async def test_after_shutdown_nothing_more_is_made_and_setup_may_be_called_again(receiver: OtlpReceiver) -> None:

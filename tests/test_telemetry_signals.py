@@ -204,6 +204,30 @@ async def test_prometheus_is_served_a_page_until_the_end(monkeypatch: pytest.Mon
             scrape(telemetry.metrics_url)
 
 
+async def test_a_later_call_that_fails_leaves_the_page_of_an_earlier_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Vendors(_logs.LoggerProvider):
+        def get_logger(self, *args: Any, **more: Any) -> _logs.Logger:
+            return _logs.NoOpLogger("")
+
+    monkeypatch.setenv("OTEL_EXPORTER_PROMETHEUS_HOST", "127.0.0.1")
+    monkeypatch.setenv("OTEL_EXPORTER_PROMETHEUS_PORT", str(closed_port()))
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
+    with setup(metrics="prometheus") as telemetry:
+        _logs.set_logger_provider(Vendors())
+        with pytest.raises(RuntimeError, match="logger provider is a Vendors"):
+            setup(metrics="prometheus", logs=True)
+        assert telemetry.metrics_url
+        await Chain().run()
+        assert "gen_ai_invoke_workflow_duration_seconds_count" in scrape(telemetry.metrics_url)
+
+
+def test_a_call_that_fails_closes_the_file_that_it_has_opened(tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no such protocol"):
+            setup(["file", "otlp"], path=tmp_path / "t.jsonl", protocol="grpcx")  # type: ignore[arg-type]  # because it is wrong
+        gc.collect()  # a file that is open still would warn
+
+
 def test_a_port_that_is_taken_is_said_with_what_to_do(receiver: OtlpReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
     port = receiver.http_endpoint.rpartition(":")[2]
     monkeypatch.setenv("OTEL_EXPORTER_PROMETHEUS_HOST", "127.0.0.1")

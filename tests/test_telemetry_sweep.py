@@ -377,14 +377,7 @@ SCENES: dict[str, tuple[Scene, tuple[Stop, ...]]] = {
     "stream_alone": (stream_alone, (cancel_caller, close_stream, leave_loop)),
     "stream_left": (stream_left, (cancel_caller, leave_loop, close_loop)),
 }
-_NOISY = pytest.mark.xfail(
-    reason="all spans end, but resources and agents complain when they are thrown away with their loop"
-)
-PAIRS = [
-    pytest.param(scene, stop, marks=[_NOISY] if stop is close_loop and scene in {"everything", "agent"} else [])
-    for scene, (_, stops) in SCENES.items()
-    for stop in stops
-]
+PAIRS = [(scene, stop) for scene, (_, stops) in SCENES.items() for stop in stops]
 
 
 class Swept:
@@ -522,13 +515,11 @@ def unraisable(request: pytest.FixtureRequest) -> Iterator[list[str]]:
     heard: list[str] = []
     before, sys.unraisablehook = sys.unraisablehook, lambda args: heard.append(f"{args.err_msg} {args.exc_value!r}")
     gc.collect()
-    gc.freeze()  # what there is by now is not looked at again and again
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             yield heard
     finally:
-        gc.unfreeze()
         sys.unraisablehook = before
 
 

@@ -82,6 +82,7 @@ def provider(sampler: Sampler | None = None, limits: SpanLimits | None = None) -
 def shown(span: ReadableSpan) -> Any:
     made = json.loads(span.to_json())
     return made | {
+        "types": {name: type(value).__name__ for name, value in (span.attributes or {}).items()},
         "dropped": (span.dropped_attributes, span.dropped_events, span.dropped_links),
         "flags": span.context and int(span.context.trace_flags),
         "state": span.context and span.context.trace_state.to_header(),
@@ -96,7 +97,7 @@ def is_cheap(span: object) -> bool:
 REMOTE = SpanContext(5 << 70, 7, True, TraceFlags(1), TraceState([("vendor", "x")]))  # noqa: FBT003 because it is remote
 UNSAMPLED = SpanContext(5 << 70, 8, False, TraceFlags(0))  # noqa: FBT003 because it is not
 values = st.one_of(
-    st.booleans(), st.integers(-5, 5), st.floats(0, 1), st.text(max_size=5), st.lists(st.text(max_size=3))
+    st.booleans(), st.integers(-5, 5), st.floats(0, 1), st.text(max_size=5), st.lists(st.text(max_size=3)).map(tuple)
 )
 attributes = st.dictionaries(st.sampled_from([f"key.{n}" for n in range(9)]), values)
 
@@ -118,7 +119,13 @@ attributes = st.dictionaries(st.sampled_from([f"key.{n}" for n in range(9)]), va
     links=st.lists(st.sampled_from([REMOTE, UNSAMPLED, trace.INVALID_SPAN_CONTEXT]), max_size=3),
     linked=st.booleans(),
     limits=st.sampled_from(
-        [None, SpanLimits(max_span_attributes=3, max_links=1, max_events=1), SpanLimits(max_links=0)]
+        [
+            None,
+            SpanLimits(max_span_attributes=3, max_links=1, max_events=1),
+            SpanLimits(max_links=0),
+            SpanLimits(max_span_attributes=SpanLimits.UNSET),
+            SpanLimits(max_events=SpanLimits.UNSET, max_links=SpanLimits.UNSET),
+        ]
     ),
 )
 def test_what_is_exported_is_what_the_sdk_exports(  # noqa: PLR0913, PLR0917 because a span has that many sides

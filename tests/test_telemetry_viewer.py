@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -111,13 +114,52 @@ def test_a_run_is_named_by_the_beginning_of_its_id(file: Path, capsys: pytest.Ca
     ]
 
 
+def test_a_run_is_named_by_its_trace_as_well(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wanted = shown(capsys, str(file), "--run", runs(file)[1])
+    trace_id = wanted[1].split()[1]
+    assert shown(capsys, str(file), "--run", trace_id) == wanted
+    assert shown(capsys, str(file), "--run", trace_id[:12].upper()) == wanted
+
+
+def test_every_run_is_listed_on_request(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(5):
+        file.write_text(file.read_text() + file.read_text())
+    code, out, _ = shown(capsys, str(file), "--all")
+    assert (code, len(out.splitlines())) == (0, 3 * 32)
+    assert "\n76 earlier runs, 76 ok, are not listed. All:\n" in shown(capsys, str(file))[1]
+
+
+def test_a_run_that_was_killed_is_shown_as_far_as_it_came(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def kept(line: str) -> bool:
+        return f'"traceId":"{last}"' not in line.replace(" ", "") or '"name":"invoke_workflow Flaky"' not in line
+
+    last = shown(capsys, str(file), "--run", runs(file)[-1])[1].split()[1]
+    killed = runs(file)[-1]
+    file.write_text("".join(f"{line}\n" for line in file.read_text().splitlines() if kept(line)))
+    _, out, _ = shown(capsys, str(file))
+    assert re.search(rf"{killed[:8]} .* Flaky +TIME  unfinished\n", out)
+    assert len([line for line in out.splitlines() if re.match("[0-9a-f]{8}  ", line)]) == 3  # the inner run is in it
+    assert f"trace {last}, unfinished: Flaky still goes on, or was killed" in out
+    assert "step begin (attempt 2)" in out
+    assert "\n└─ invoke_workflow Inner" in out
+
+
+def test_a_reader_that_goes_away_is_no_error(file: Path) -> None:
+    shows = f"from agentflow_instrumentation.viewer import trace; exit(trace([{str(file)!r}]))"
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-c", shows], stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_a_run_that_is_not_there_is_an_error_that_names_those_that_are(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, out, err = shown(capsys, str(file), "--run", "zzz")
     assert (code, out) == (1, "")
     last = ", ".join(run[:8] for run in runs(file))
-    assert err == f"agentflow trace: {file} has no run 'zzz'. The last ones are: {last}\n"
+    assert err == f"agentflow trace: {file} has no run or trace 'zzz'. The last runs are: {last}\n"
 
 
 def test_a_beginning_that_several_ids_share_is_an_error(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,7 +195,7 @@ def test_a_file_that_is_not_there_is_an_error_that_says_how_to_write_one(
     [
         ("", "no spans"),
         ('{"resourceLogs":[]}\n', "no spans"),
-        ('{"resourceSpans":[{"scopeSpans":[{"spans":[{}]}]}]}', "1 spans, none of a run"),
+        ('{"resourceSpans":[{"scopeSpans":[{"spans":[{}]}]}]}', "1 span, none of a run"),
     ],
 )
 def test_a_file_without_runs_is_said_to_have_none(

@@ -155,6 +155,19 @@ async def test_a_mistaken_start_is_refused_at_run(given: dict[str, Any], says: s
         await Jokes().run(**given)
 
 
+def test_an_error_that_run_sync_raises_has_nothing_of_ours_before_it() -> None:
+    """Else its traceback would begin with "no running event loop"."""
+
+    class Fails(Workflow):
+        @step
+        async def fail(self, ev: StartEvent) -> StopEvent:
+            raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine") as caught:
+        Fails().run_sync()
+    assert caught.value.__context__ is None
+
+
 def test_run_outside_of_an_event_loop_says_what_to_write() -> None:
     """And leaves nothing behind."""
     with pytest.raises(WorkflowRuntimeError, match=r"Jokes.run\(\) needs a running event loop. .* Jokes\(\).run_sync"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from threading import Lock
@@ -192,7 +192,8 @@ class Accounts:
         try:
             yield
         finally:
-            _accounts.reset(token)
+            with suppress(ValueError):  # it may be thrown away with its event loop, in another context
+                _accounts.reset(token)
 
     def exceeded(self, *, tool_calls: bool = False) -> Limit | None:
         """The limit that was reached, the run's own first."""

@@ -6,7 +6,7 @@ state, and goes on with the answer, in this process or another, without doing ag
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -140,7 +140,8 @@ class Place:
         try:
             yield
         finally:
-            _place.reset(token)
+            with suppress(ValueError):  # it may be thrown away with its event loop, in another context
+                _place.reset(token)
         if self.paused is None:
             self._children.pop(self.call.call_id, None)
 
@@ -171,7 +172,8 @@ async def run_as_tool(agent: Agents, tool: str, query: str) -> AgentResult[Any] 
             return await agent.run(query=query)
         return await place.run(agent, query)
     finally:
-        _place.reset(token)
+        with suppress(ValueError):  # as above
+            _place.reset(token)
 
 
 def _waits_for_nobody(agent: Agents, asked: list[InputRequiredEvent]) -> str:

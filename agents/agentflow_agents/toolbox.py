@@ -154,7 +154,10 @@ class Toolbox:
 
 def _is_asked_for(error: BaseException) -> bool:
     """Is it the cancellation of the run, and not one that the tool made by itself?"""
-    task = asyncio.current_task()
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # the run is thrown away with its event loop
+        return True
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 

@@ -17,7 +17,7 @@ from .case import Case, check
 from .traces import start_tracing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from opentelemetry.sdk.trace import ReadableSpan
 
@@ -27,8 +27,28 @@ if TYPE_CHECKING:
 
 CONTENT = ("add numbers", "2 + 3", '"b": 3', "sum is 5")
 """Pieces of what is said to the model and by it."""
+SIZES = Counter(
+    {
+        ("invoke_agent", 9, 0, 0): 1,
+        ("event", 5, 0, 0): 6,
+        ("step", 9, 1, 0): 2,
+        ("step", 10, 1, 0): 1,
+        ("step", 10, 1, 1): 3,
+        ("chat", 20, 0, 0): 1,
+        ("chat", 19, 0, 0): 1,
+        ("execute_tool", 11, 0, 0): 1,
+    }
+)
+"""The spans of a run with one tool call: how their names begin, their attributes, links and events, and how many."""
 CHUNKS = 1_000
 PATIENCE = 120.0
+
+
+def sizes(spans: Sequence[ReadableSpan]) -> Counter[tuple[str, int, int, int]]:
+    """How the names of spans begin, and how many attributes, links and events these have."""
+    return Counter(
+        (span.name.split()[0], len(span.attributes or ()), len(span.links), len(span.events)) for span in spans
+    )
 
 
 class Agent(Case):
@@ -105,6 +125,26 @@ class AgentTraced(Agent):
         self.tracing.taken()
         metrics = await super().measured()
         check(self.tracing.taken(), self.runs * self.spans)
+        return metrics
+
+
+class AgentSpanned(Agent):
+    """The same, and the reference makes as many spans, with as many attributes, links and events, by the bare SDK."""
+
+    name = "agent_spanned"
+    workload = "agent_spanned"
+
+    async def set_up(self) -> None:
+        self.tracing = start_tracing()
+        await super().set_up()
+        self.tracing.keep()
+        await self._run(1)
+        check(sizes(self.tracing.kept()), SIZES)
+
+    async def measured(self) -> Metrics:
+        self.tracing.taken()
+        metrics = await super().measured()
+        check(self.tracing.taken(), self.runs * SIZES.total())
         return metrics
 
 

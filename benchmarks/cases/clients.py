@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from measure import Timer
 from server import ANSWER, MODEL, Server, words
 
+from .agents import sizes
 from .case import Case, check
 from .traces import start_tracing
 
@@ -96,6 +97,20 @@ class CallTraced(Call):
         metrics = await super().measured()
         check(self.tracing.taken(), self.spans * self.calls)
         return metrics
+
+
+class CallSpanned(CallTraced):
+    """The same, and the reference makes a span with as many attributes, by the bare SDK."""
+
+    name = "client_spanned"
+    workload = "call_spanned"
+
+    async def set_up(self) -> None:
+        await super().set_up()
+        self.tracing.keep()
+        await self.called(1, 2)
+        check(sizes(self.tracing.kept()), {("chat", 16, 0, 0): 1})
+        self.tracing.taken()
 
 
 class Streamed(Call):

@@ -1,4 +1,4 @@
-"""What being watched costs: a chain whose spans are made, sampled out, or wanted by nobody."""
+"""What being watched costs: a chain whose spans and metrics are made, sampled out, or wanted by nobody."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from .case import check
 from .engine import Chain
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.sampling import Sampler
 
-    from tracing import Tracing
+    from peers import Run
+    from tracing import Measuring, Tracing
 
     from .case import Metrics
 
@@ -25,7 +26,13 @@ if TYPE_CHECKING:
 
 OFF = {"AGENTFLOW_TELEMETRY": "off"}
 OF_ALL = {"openinference.span.kind": "str", "agentflow.run.id": "str", "agentflow.outcome": "str"}
-OF_A_RUN = {**OF_ALL, "gen_ai.operation.name": "str", "gen_ai.workflow.name": "str"}
+OF_A_RUN = {
+    **OF_ALL,
+    "gen_ai.operation.name": "str",
+    "gen_ai.workflow.name": "str",
+    "agentflow.segment": "int",
+    "session.id": "str",
+}
 OF_AN_EVENT = {**OF_ALL, "agentflow.workflow.name": "str", "agentflow.event.type": "str"}
 OF_A_STEP = {
     **OF_AN_EVENT,
@@ -35,6 +42,12 @@ OF_A_STEP = {
     "agentflow.triggered_by": "tuple",
 }
 """The attributes that agentflow writes, with the types of their values: R writes the same."""
+MEASURED = {
+    "run": ("gen_ai.invoke_workflow.duration", "agentflow.outcome", "gen_ai.workflow.name"),
+    "step": ("agentflow.step.duration", "agentflow.outcome", "agentflow.step.name", "agentflow.workflow.name"),
+    "wait": ("agentflow.step.queue.wait", "agentflow.step.name", "agentflow.workflow.name"),
+}
+"""The histograms that agentflow records, each with its dimensions: R records the same."""
 
 
 def expected(steps: int) -> Counter[Shape]:
@@ -73,6 +86,13 @@ def start_tracing(sampler: Sampler | None = None) -> Tracing:
     from tracing import Tracing  # noqa: PLC0415 because it imports the SDK, which other cases must not pay for
 
     return Tracing(sampler)
+
+
+def start_measuring() -> Measuring:
+    """Configure OpenTelemetry's metrics for this process."""
+    from tracing import Measuring  # noqa: PLC0415 because it imports the SDK, which other cases must not pay for
+
+    return Measuring()
 
 
 class NotConfigured(Chain):
@@ -130,6 +150,58 @@ class Traced(Chain):
         metrics = await super().measure()
         check(self.tracing.taken(), self.runs * self.spans)
         return metrics
+
+
+class Measured(Chain):
+    """What a step costs more where metrics are on, and how much that is beside the same records by hand."""
+
+    name = "measured"
+    area = "traces"
+    workload = "chain_measured"
+    runs = 500
+    sampler: Sampler | None = None
+    traced = False
+
+    async def set_up(self) -> None:
+        await self._warm_up(self.peer.chain_unwatched)
+        self.before = await super().measure()
+        if self.traced:
+            start_tracing(self.sampler)
+        self.measuring = start_measuring()
+        await self._warm_up(self.make)
+
+    async def _warm_up(self, make: Callable[[int], Run]) -> None:
+        self.run = make(self.steps)
+        for _ in range(20):
+            check(await self.run(), self.steps)
+
+    async def measure(self) -> Metrics:
+        self.measuring.recorded()
+        metrics = await super().measure()
+        runs, steps = self.runs, self.runs * self.steps
+        expected = {MEASURED["run"]: runs, MEASURED["step"]: steps, MEASURED["wait"]: steps}
+        check(self.measuring.recorded(), expected)
+        return {**metrics, "added_us": metrics["cpu_us"] - self.before["cpu_us"]}
+
+
+class TracedMeasured(Measured):
+    """Spans and metrics, with exemplars."""
+
+    name = "traced_measured"
+    workload = "chain_traced_measured"
+    traced = True
+
+
+class SampledMeasured(TracedMeasured):
+    """Metrics, and a sampler that takes no span."""
+
+    name = "sampled_measured"
+
+    async def set_up(self) -> None:
+        from opentelemetry.sdk.trace.sampling import ALWAYS_OFF  # noqa: PLC0415 because others must not pay for it
+
+        self.sampler = ALWAYS_OFF
+        await super().set_up()
 
 
 class TracedMemory(Traced):

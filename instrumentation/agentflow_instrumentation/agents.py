@@ -25,7 +25,13 @@ _DECLARED = frozenset({"refused", "timeout"})
 """The outcomes of calls whose tool there is."""
 
 
-_KINDS = {"InputRequiredEvent": "question", "Approval": "approval", "ToolResult": "result"}
+_KINDS = {
+    "AgentInput": "input",
+    "InputRequiredEvent": "question",
+    "Approval": "approval",
+    "HumanResponseEvent": "answer",
+    "ToolResult": "result",
+}
 _kinds: WeakKeyDictionary[type[Any], str] = WeakKeyDictionary()
 
 
@@ -38,10 +44,10 @@ def _kind(event: object) -> str:
     return kind
 
 
-def step_begins(event: Any) -> Attributes:
+def step_begins(event: Any) -> Attributes | None:
     """What a person said, where a step takes up an approval."""
     if _kind(event) != "approval":
-        return {}
+        return None
     said = "refused" if not event.approved else "approved" if event.arguments is None else "edited"
     return {names.APPROVAL: said, names.TOOL_CALL_ID: clean(event.call_id, 256)}
 
@@ -66,6 +72,18 @@ def step_ends(out: Any, tell: Teller) -> Attributes:
     if tell.may.shows or told.outcome in _DECLARED:
         made[names.TOOL_NAME] = tell.text(names.TOOL_NAME, told.name, 256) if tell.may.shows else clean_again(told.name)
     return made
+
+
+def asked(out: Any) -> object:
+    """What a step asks a person: the question, or a list of all."""
+    events: list[Any] = out if isinstance(out, list) else [out]  # pyright: ignore[reportUnknownVariableType]  # because a list holds anything
+    questions = [question(event) for event in events[:_MOST]]
+    return questions[0] if len(questions) == 1 else questions
+
+
+def is_answer(event: object) -> bool:
+    """Is it what a person said?"""
+    return _kind(event) in {"approval", "answer"}
 
 
 def run_ends(result: Any, error: BaseException | None) -> Attributes:
@@ -94,8 +112,8 @@ _NOT_OK: Mapping[str, str] = {
 
 
 def question(event: object) -> object:
-    """The fields of a start event; where it is but one text, that."""
-    fields = _told(event) if hasattr(event, "history") else fields_of(event)
+    """The fields of a start event, or of a question or an answer; where it is but one text, that."""
+    fields = taken(event)
     only = next(iter(fields.values())) if len(fields) == 1 else None
     return only if isinstance(only, str) else fields
 
@@ -110,6 +128,11 @@ def answer(stop: Any) -> object:
     if result is not None or not fields:
         return result
     return fields["output"] if isinstance(fields.get("output"), str) else fields
+
+
+def taken(event: object) -> dict[str, object]:
+    """The fields of an event that a run begins with, or a step takes up."""
+    return _told(event) if _kind(event) == "input" else fields_of(event)
 
 
 def produced(event: object) -> dict[str, object]:

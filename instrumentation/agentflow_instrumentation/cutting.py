@@ -281,7 +281,7 @@ def _is_secret(name: str, value: Any) -> bool:
     """Is a value secret because of the name of its field? What is inside an object has names of its own."""
     kind = kind_of(value)
     if kind is str:
-        return is_secret_text(name)
+        return is_secret_text(name, str.__str__(value))
     return kind not in _SAYS_NOTHING and is_secret_field(name)
 
 

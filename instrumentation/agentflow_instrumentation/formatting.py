@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from json import dumps
 from typing import TYPE_CHECKING, Any, cast
 
 from .cutting import clean, plain
 from .fields import add_trace_context, want
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Callable, MutableMapping
 
     from structlog.typing import Processor
 
@@ -47,7 +48,7 @@ def configure_logging(json: bool | None = None, level: str | int = "INFO") -> No
     if as_json:
         transform = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
         stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
-        render = [structlog.processors.ExceptionRenderer(transform), _mask, structlog.processors.JSONRenderer()]
+        render = [structlog.processors.ExceptionRenderer(transform), _mask, structlog.processors.JSONRenderer(_as_json)]
     else:
         stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S.%f", utc=False)
         console = structlog.dev.ConsoleRenderer(
@@ -113,6 +114,14 @@ def _leave_out_formatted(_: object, __: str, event_dict: MutableMapping[str, Any
     for name in ("message", "asctime"):
         event_dict.pop(name, None)
     return event_dict
+
+
+def _as_json(line: object, default: Callable[[Any], Any]) -> str:
+    """A line of JSON whatever is in it: NaN, keys that are no texts, what holds itself, an object without a `repr`."""
+    try:
+        return dumps(line, default=default, allow_nan=False)
+    except Exception:  # noqa: BLE001 because a `repr` may raise anything, and the line is wanted all the same
+        return dumps(plain(line, 4 * _LIMIT))
 
 
 def _mask(_: object, __: str, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

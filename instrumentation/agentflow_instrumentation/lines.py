@@ -39,12 +39,12 @@ class LineObserver(Observer):
         """A run begins, or goes on."""
         if op.kind is Kind.RUN:
             if op.segment > 1:
-                told: dict[str, Any] = {"segment": op.segment, "suspended": op.suspended_ns / 1e9}
+                told: dict[str, Any] = {"segment": op.segment, "suspended": _seconds(op.suspended_ns)}
                 logger(LOGGER).info("run resumed", **told, **_where(op))
             else:
                 logger(LOGGER).info("run started", **_where(op))
         elif self._all and op.kind is Kind.STEP:
-            told = {"attempt": op.attempt, "event_type": type(op.subject).__name__, "waited": op.queued_ns / 1e9}
+            told = {"attempt": op.attempt, "event_type": type(op.subject).__name__, "waited": _seconds(op.queued_ns)}
             logger(LOGGER).debug("step started", **_name(op), **told, **_where(op))
 
     def noted(self, op: Operation, note: Note) -> None:
@@ -67,9 +67,9 @@ class LineObserver(Observer):
         told = {**_name(op), "outcome": op.outcome}
         if error is not None and op.outcome in _FAILURES:
             told["error"] = type(error).__qualname__
-        told["duration"] = max(0, op.ended_at - op.started_at) / 1e9
+        told["duration"] = _seconds(max(0, op.ended_at - op.started_at))
         if kind is Kind.STEP:
-            told["waited"] = op.queued_ns / 1e9
+            told["waited"] = _seconds(op.queued_ns)
             told["attempt"] = op.attempt
         lines = logger(LOGGER)
         if kind is not Kind.RUN and (kind is not Kind.STEP or op.outcome == "collecting"):
@@ -77,6 +77,11 @@ class LineObserver(Observer):
         else:
             say = lines.warning if op.outcome in _TROUBLE else lines.info
         say(f"{kind} {'suspended' if op.outcome == 'suspended' else 'ended'}", **told, **_where(op))
+
+
+def _seconds(nanoseconds: int) -> float:
+    """To the microsecond: what is beyond is noise."""
+    return round(nanoseconds / 1e9, 6)
 
 
 def _name(op: Operation) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from .failures import error_type
 from .identity import ByIdentity
 from .instruments import make
 from .load import Going, Load
+from .series import recorder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
 
     from agentflow.observe import Note, Operation
+
+    from .series import Record
 
 _RUN, _STEP, _EVENT, _CHAT, _TOOL = Kind.RUN, Kind.STEP, Kind.EVENT, Kind.CHAT, Kind.TOOL  # a look-up costs a call
 _FAILURES = frozenset({"error", "timeout", "retried"})
@@ -95,11 +98,10 @@ class MetricObserver(Observer):
         meters = _meters_of(metrics.get_meter_provider() if meter_provider is None else meter_provider)
         self._bounded = meters.bounded
         self._load = meters.load
-        self._to = to = meters.instruments
-        self._step_duration = to[names.METRIC_STEP_DURATION].record
-        self._queue_wait = to[names.METRIC_QUEUE_WAIT].record
+        self._to = meters.instruments
         self._sent = meters.load.sent
-        self._steps: dict[tuple[object, ...], tuple[Mapping[str, str], Mapping[str, str]]] = {}
+        self._steps: dict[tuple[object, ...], tuple[Record, Record]] = {}
+        self._series: dict[tuple[object, ...], Record] = {}
 
     def __repr__(self) -> str:
         return "MetricObserver()"
@@ -175,19 +177,19 @@ class MetricObserver(Observer):
             run.begin(op.luggage, "" if resumed is None else resumed.luggage.get(names.CALLS_BEFORE, ""))
         if op.suspended_ns:
             about = {names.WORKFLOW_OF: run.workflow}
-            self._to[names.METRIC_SUSPENDED].record(op.suspended_ns / 1e9, about, run.context)
+            self._record(names.METRIC_SUSPENDED, op.suspended_ns / 1e9, about, run.context)
 
     def _end_run(self, op: Operation, run: Going, error: BaseException | None) -> None:
         failed = self._error(op, error)
         about: dict[str, str] = {names.WORKFLOW: run.workflow, names.OUTCOME: op.outcome, **failed}
-        self._to[names.METRIC_RUN_DURATION].record(_seconds(op), about, run.context)
+        self._record(names.METRIC_RUN_DURATION, _seconds(op), about, run.context)
         if run.agent is None:
             return
         agent = {names.AGENT: run.agent}
-        self._to[names.METRIC_AGENT_DURATION].record(_seconds(op), {**agent, **failed}, run.context)
+        self._record(names.METRIC_AGENT_DURATION, _seconds(op), {**agent, **failed}, run.context)
         if op.outcome != "suspended":
-            self._to[names.METRIC_AGENT_INFERENCES].record(run.calls[0], agent, run.context)
-            self._to[names.METRIC_AGENT_TOOLS].record(run.calls[1], agent, run.context)
+            self._record(names.METRIC_AGENT_INFERENCES, run.calls[0], agent, run.context)
+            self._record(names.METRIC_AGENT_TOOLS, run.calls[1], agent, run.context)
 
     def _end_step(self, op: Operation, error: BaseException | None) -> None:
         outcome = op.outcome
@@ -199,13 +201,14 @@ class MetricObserver(Observer):
             about: dict[str, str] = {**place, names.OUTCOME: outcome}
             if failure is not None:
                 about[names.ERROR_TYPE] = failure
-            both = about, place
+            duration, wait = names.METRIC_STEP_DURATION, names.METRIC_QUEUE_WAIT
+            both = recorder(self._to[duration], about), recorder(self._to[wait], place)
             if len(self._steps) < _MOST_SERIES:
                 self._steps[key] = both
         call: _Call | None = op.ref.carried_by(self)
-        context = None if call is None else call.context
-        self._step_duration(_seconds(op), both[0], context)
-        self._queue_wait(op.queued_ns / 1e9, both[1], context)
+        context = otel.get_current() or _NOTHING if call is None else call.context
+        both[0](_seconds(op), context)
+        both[1](op.queued_ns / 1e9, context)
         if op.attempt > 1 and failure is not None and outcome != "retried" and call is not None:
             self._retried(op, call, error, exhausted=True)
 
@@ -220,10 +223,10 @@ class MetricObserver(Observer):
         elif kind in _TIMED:
             metric, named = _TIMED[kind]
             about = self._bounded.values({names.WORKFLOW_OF: op.workflow, **({named: op.name} if named else {})})
-            self._to[metric].record(_seconds(op), about, call.context)
+            self._record(metric, _seconds(op), about, call.context)
             found: list[object] | None = op.result
             if kind is Kind.RETRIEVAL and isinstance(found, list):
-                self._to[names.METRIC_RETRIEVED].record(len(found), about, call.context)
+                self._record(names.METRIC_RETRIEVED, len(found), about, call.context)
         if call.retries and op.outcome in _FAILURES:
             self._retried(op, call, error, exhausted=True)
 
@@ -236,7 +239,7 @@ class MetricObserver(Observer):
             run.called(tool=True)
             if run.agent is not None:
                 about[names.AGENT] = run.agent
-        self._to[names.METRIC_TOOL_DURATION].record(_seconds(op), about, call.context)
+        self._record(names.METRIC_TOOL_DURATION, _seconds(op), about, call.context)
 
     def _end_model(self, op: Operation, call: _Call, error: BaseException | None) -> None:
         """What a cache answered took nothing of a model: no time, no tokens, no money."""
@@ -257,18 +260,27 @@ class MetricObserver(Observer):
         )
         if address and port and self._bounded.value(names.SERVER_PORT, str(port)) != names.OTHER:
             about[names.SERVER_PORT] = port
-        self._to[names.METRIC_CLIENT_DURATION].record(_seconds(op), {**about, **self._error(op, error)}, call.context)
+        self._record(names.METRIC_CLIENT_DURATION, _seconds(op), {**about, **self._error(op, error)}, call.context)
         if call.first_chunk is not None:
-            self._to[names.METRIC_FIRST_CHUNK].record(call.first_chunk, about, call.context)
+            self._record(names.METRIC_FIRST_CHUNK, call.first_chunk, about, call.context)
         if answer is None:
             return
         usage: Any = answer.usage
         for kind, tokens in (("input", usage.input_tokens), ("output", usage.output_tokens)):
             if tokens is not None:
-                self._to[names.METRIC_TOKENS].record(tokens, {**about, names.TOKEN_TYPE: kind}, call.context)
+                self._record(names.METRIC_TOKENS, tokens, {**about, names.TOKEN_TYPE: kind}, call.context)
         if usage.cost:
             paid = self._bounded.values({**asked, names.WORKFLOW_OF: op.workflow})
             self._to[names.METRIC_COST].add(float(usage.cost), paid, call.context)
+
+    def _record(self, metric: str, value: float, about: Mapping[str, str | int], context: Context) -> None:
+        key = metric, *about.items()
+        record = self._series.get(key)
+        if record is None:
+            record = recorder(self._to[metric], about)
+            if len(self._series) < _MOST_SERIES:
+                self._series[key] = record
+        record(value, context)
 
     # -- dimensions
 

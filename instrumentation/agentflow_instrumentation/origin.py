@@ -78,8 +78,10 @@ def belongs(op: Operation, above: Attributes | None) -> Attributes:
     same: all segments of a run, and the runs inside of it.
     """
     stored: Mapping[str, str] = {} if op.origin is None else op.origin.luggage
-    session = op.session or _text(names.SESSION) or stored.get(names.SESSION)
-    user = op.user or _text(names.USER) or stored.get(names.USER)
+    resumed = op.origin is not None and op.origin.how == "resumed_from"
+    here = Context() if resumed else otel.get_current()  # who answers may be in a conversation of their own
+    session = op.session or _text(names.SESSION, here) or stored.get(names.SESSION)
+    user = op.user or _text(names.USER, here) or stored.get(names.USER)
     for name, value, known in ((names.SESSION, session, op.session), (names.USER, user, op.user)):
         if value is not None and known is None:  # OpenInference was told, and the engine does not store it
             op.luggage[name] = value
@@ -91,10 +93,10 @@ def belongs(op: Operation, above: Attributes | None) -> Attributes:
 
 def belongs_here() -> Attributes:
     """The same, for what is called outside of any run."""
-    said = current_session.get()
+    said, here = current_session.get(), otel.get_current()
     if said is None:
-        return _belongs(_text(names.SESSION), _text(names.USER))
-    return _belongs(said.id, said.user or _text(names.USER))
+        return _belongs(_text(names.SESSION, here), _text(names.USER, here))
+    return _belongs(said.id, said.user or _text(names.USER, here))
 
 
 def _belongs(session: str | None, user: str | None) -> Attributes:
@@ -106,7 +108,7 @@ def _belongs(session: str | None, user: str | None) -> Attributes:
     return made
 
 
-def _text(key: str) -> str | None:
-    """What OpenInference's context managers have put into the current context."""
-    value = otel.get_value(key)
+def _text(key: str, context: Context) -> str | None:
+    """What OpenInference's context managers have put into a context."""
+    value = context.get(key)
     return value if isinstance(value, str) and value else None

@@ -124,7 +124,7 @@ def _answered(signal: SignalName, response: Any, **_: Any) -> None:
     if response.status_code >= _AN_ERROR:
         text = f"code: {response.status_code}, reason: {response.text[:_SHOWN]}"
         if is_too_large(text):
-            raise quiet.TooLargeError(text)
+            raise quiet.HopelessError(text)
     elif "protobuf" in response.headers.get("Content-Type", ""):
         _tell(ear, signal, _answer(signal)(response.content))
 

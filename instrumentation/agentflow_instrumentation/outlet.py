@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections import deque
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from . import quiet
@@ -69,7 +70,7 @@ class Outlet:
         self._size = size = _number(cargo, "MAX_QUEUE_SIZE", _SHORT_QUEUE if keeps_all else cargo.queue)
         self._batch = min(size, _number(cargo, "MAX_EXPORT_BATCH_SIZE", cargo.batch))
         self._delay = _number(cargo, "SCHEDULE_DELAY", _DELAY) / 1000
-        self._queue: deque[Any] = deque(maxlen=None if keeps_all else size)
+        self._queue: deque[Any] = deque()
         self._closed = False
         self._begin()
         quiet.keep_back()
@@ -101,16 +102,25 @@ class Outlet:
         queue = self._queue
         if self._keeps_all:
             self._wait_for_room()
-        elif len(queue) == queue.maxlen:
-            self.dropped += 1
-            EXPORT.add(self.cargo.signal, "queue_full")
-            items = f"{self.cargo.item}s"
-            self._say_once("dropped", f"more {items} are made than can be sent to {self.place}; the oldest are lost")
         queue.append(item)
+        if len(queue) > self._size and not self._keeps_all:
+            self._drop()
         if self._thread is None:
             self._start()
         elif len(queue) == self._batch:
             self._wake()
+
+    def _drop(self) -> None:
+        """Drop the oldest items, each counted, however many threads put some at once."""
+        with self._condition:
+            many = len(self._queue) - self._size
+            for _ in range(many):
+                self._queue.popleft()
+            self.dropped += max(0, many)
+        if many > 0:
+            EXPORT.add(self.cargo.signal, "queue_full", many=many)
+            items = f"{self.cargo.item}s"
+            self._say_once("dropped", f"more {items} are made than can be sent to {self.place}; the oldest are lost")
 
     def _wait_for_room(self) -> None:
         if len(self._queue) < self._size or self._thread is threading.current_thread():
@@ -133,6 +143,8 @@ class Outlet:
             self.reason = message
             self._hopeless = shorten(message) == "connection refused"
             self._condition.notify_all()
+        if self._hopeless and self._in_flight and self._thread is None:
+            raise quiet.HopelessError(message)  # the program ends, and waits for this export
 
     def refused(self, many: int, message: str) -> None:
         """The receiver took a request, but not so many of the items in it; with none, it merely says something."""
@@ -189,6 +201,10 @@ class Outlet:
         """Export all that is queued; False if that takes longer, in seconds, or no one listens there."""
         end = time.monotonic() + timeout
         self._send_now()
+        if self._queue and self._thread is None:
+            self._start()
+            if self._thread is None:  # pyright: ignore[reportUnnecessaryComparison]  # because a thread may have started
+                copy_context().run(self._send_here, end)
         with self._condition:
             while self._queue or self._in_flight:
                 left = end - time.monotonic()
@@ -213,8 +229,8 @@ class Outlet:
         # it ends a wait for another attempt, too; but some wait themselves for an attempt that goes on
         closing = threading.Thread(target=self._close, name="agentflow-telemetry", daemon=True)
         if self._in_flight:
-            closing.start()
-            closing.join(_LET_GO / 2)
+            if _started(closing):
+                closing.join(_LET_GO / 2)
         else:
             self._close()
         if self._thread is not None and self._thread is not threading.current_thread():
@@ -235,12 +251,30 @@ class Outlet:
     def _start(self) -> None:
         with self._condition:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="agentflow-telemetry", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="agentflow-telemetry", daemon=True)
+                self._thread = thread if _started(thread) else None
 
     def _wake(self) -> None:
         with self._condition:
             self._condition.notify_all()
+
+    def _send_here(self, end: float) -> None:
+        """Export in the caller's thread, where the first items came when the program had ended."""
+        quiet.listen(self)
+        _instrument_nothing_here()
+        try:
+            while self._queue and not self._hopeless and time.monotonic() < end:
+                self._export(self._take())
+        finally:
+            quiet.listen(None)
+
+    def _take(self) -> list[Any]:
+        """The next batch, which is in flight from now on."""
+        with self._condition:
+            batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._batch))]
+            self._in_flight = len(batch)
+            self._hopeless = False
+            return batch
 
     def _run(self) -> None:
         quiet.listen(self)
@@ -252,9 +286,7 @@ class Outlet:
                     return
                 if not self._wanted and not self._closed and len(self._queue) < self._batch:
                     condition.wait(self._delay)
-                batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._batch))]
-                self._in_flight = len(batch)
-                self._hopeless = False
+                batch = self._take()
                 if self._keeps_all:
                     condition.notify_all()  # there is room
                 lost = self.lost
@@ -285,7 +317,7 @@ class Outlet:
                     self._export(batch[half:])
                     return
                 self.reason = f"one {self.cargo.item} alone is larger than the receiver takes"
-            elif not isinstance(error, quiet.TooLargeError):
+            elif not isinstance(error, quiet.HopelessError):
                 self.heard(f"{type(error).__name__}: {error}")
         with self._condition:
             mine = min(len(batch), self._in_flight)  # what shutdown() did not wait for is lost already
@@ -316,6 +348,15 @@ class Outlet:
         if what not in self._said:
             self._said.add(what)
             logger.warning(message)
+
+
+def _started(thread: threading.Thread) -> bool:
+    """Start a thread; False where that is too late: from Python 3.12 on, none is started when the program has ended."""
+    try:
+        thread.start()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _instrument_nothing_here() -> None:

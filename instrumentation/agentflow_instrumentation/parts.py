@@ -52,6 +52,11 @@ class Part:
         for back in self.undo:
             back()
 
+    def undo_all(self) -> None:
+        """As if it had never been, where another part cannot be set up."""
+        self.close()
+        self.stop()
+
     def stop(self) -> None:
         """Let go of the outlets, which have been shut down."""
         for way in self.ways:

@@ -50,6 +50,13 @@ def beginning(observer: Observer, ref: Ref, current: Context) -> Context:
     return current if span is place.span else with_span(INVALID_SPAN if span is None else span, current)
 
 
+def left_by(context: Context) -> Context:
+    """The same without whose span is current, for what begins when that operation has ended."""
+    made = dict(context)
+    made.pop(PLACE, None)
+    return Context(made)
+
+
 def _place(current: Context) -> Place | None:
     """Whose span is current; None where it is a span of the user's own, or there is none."""
     place: Any = current.get(PLACE)

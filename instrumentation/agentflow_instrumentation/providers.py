@@ -15,6 +15,7 @@ from . import discovery, names, sampling
 from .exporters import service_name
 from .hub import Hub, LogHub, SpanHub
 from .identity import ByIdentity
+from .ids import Ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +49,8 @@ def tracer_provider(name: str | None, share: float | None) -> Any:
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 because the SDK is heavy
 
     resource = _resource(name)
-    made = TracerProvider(resource=resource, shutdown_on_exit=False)
+    ids: Any = Ids()
+    made = TracerProvider(resource=resource, id_generator=ids, shutdown_on_exit=False)
     _samplers[made] = [made.sampler]
     ours[made] = True
     trace.set_tracer_provider(made)

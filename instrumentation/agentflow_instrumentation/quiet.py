@@ -30,8 +30,8 @@ class Ear(Protocol):
         """The receiver took a request, but not so many of the items in it."""
 
 
-class TooLargeError(Exception):
-    """A request was larger than the receiver takes. It ends an export that would try the same request again."""
+class HopelessError(Exception):
+    """It ends an export that would try the same request again: it is too large, or nobody is there to take it."""
 
 
 _here = threading.local()
@@ -61,7 +61,7 @@ class _KeepsBack(logging.Filter):
                 message = f"{message} Error details: {details()}"
             ear.heard(message)
             if is_too_large(message):
-                raise TooLargeError(message)  # no exporter has another way out of its next attempts
+                raise HopelessError(message)  # no exporter has another way out of its next attempts
         return False
 
 

@@ -118,10 +118,15 @@ def remove_reader(provider: Any, reader: Any) -> None:
     if hasattr(provider, "remove_metric_reader"):
         provider.remove_metric_reader(reader)
         return
+    reader._set_collect_callback(_nothing)  # noqa: SLF001 because its thread may read once more
     reader.shutdown()
     consumer = provider._measurement_consumer  # noqa: SLF001 because as above
     kept = {one: storage for one, storage in consumer._reader_storages.items() if one is not reader}  # noqa: SLF001 because as above
     consumer._reader_storages = kept  # noqa: SLF001 because as above
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """What is read when nobody is read any more."""
 
 
 def begin_anew(provider: Any, reader: Any) -> None:

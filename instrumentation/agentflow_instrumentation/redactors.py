@@ -24,14 +24,17 @@ _PEM = re.compile(
     re.DOTALL,
 )
 _HYPHENATED = re.compile(
-    r"\b(?:(?:sk|pk|rk)-[\w-]{12,}|(?:glpat|nvapi|pplx|tvly|xai)-[\w-]{16,}|xox[abeprs]-[A-Za-z0-9-]{10,})"
+    r"\b(?:(?:sk|pk|rk)-[\w-]{12,}|(?:glpat|nvapi|pplx|tvly|xai)-[\w-]{16,}|xox[abeprs]-[A-Za-z0-9-]{10,}"
+    r"|xapp-\d-[A-Za-z0-9-]{10,}|gldt-[\w-]{16,}|GOCSPX-[\w-]{16,}|pypi-AgE[\w-]{16,})"
 )
 _UNDERSCORED = re.compile(
     r"\b(?:(?:sk|pk|rk)_(?:live|test)_[A-Za-z0-9]{8,}|gh[opusr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}"
-    r"|(?:hf|gsk|r8|npm|whsec|shpat|dop_v1|lsv2_[a-z]{2}|pcsk)_\w{20,})"
+    r"|(?:hf|gsk|r8|npm|whsec|shpat|dop_v1|lsv2_[a-z]{2}|pcsk|dckr_pat)_\w{20,})"
 )
 _CAPITAL = re.compile(r"A(?:(?<=\bA)[KS]IA[0-9A-Z]{12,}|(?<=\bA)Iza[\w-]{30,})")
-_JWT = re.compile(r"eyJ(?<=\beyJ)[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?")
+_JWT = re.compile(r"eyJ(?<=\beyJ)[\w-]{8,}\.(?:[\w-]{8,}|\.[\w-]{8,})(?:\.[\w-]*){0,3}")
+_DOTTED = re.compile(r"\b(?:SG\.[\w-]{16,}\.[\w-]{16,}|hvs\.[\w-]{20,}|ya29\.[\w-]{20,})")
+_HOOK = re.compile(r"((?:hooks\.slack\.com|discord(?:app)?\.com/api/webhooks)/)[\w/-]+", re.IGNORECASE)
 _SCHEME = re.compile(
     r"(authorization\W{1,20}(?:bearer|basic)\s{1,4}"
     # elsewhere the next word may be a word
@@ -40,18 +43,27 @@ _SCHEME = re.compile(
     re.IGNORECASE,
 )
 _NAME = (
-    r"api[_-]?key|access[_-]?key|private[_-]?key|secret|password|passwd|authorization|(?:auth|access|refresh)[_-]?token"
+    r"api[ _-]?key|ac(?:cess|count)[ _-]?key|private[ _-]?key|secret(?:[ _-]?key)?|s(?:igning|ubscription)[ _-]?key"
+    r"|encryption[ _-]?key|pass(?:word|wd|phrase)|pwd|authorization|auth[_-]?token|access[_-]?token|refresh[_-]?token"
 )
 _NAMED = re.compile(
     rf"((?:{_NAME})(?:\\{{0,16}}[\"'])?\s{{0,8}}[:=]\s{{0,8}})(?!\\{{0,16}}[\"']?(?:bearer|basic)\s)"
     # until the quote that began it, be it in JSON inside a string of JSON, or else one word
-    r"(?:(\\{0,16}[\"'])(?:(?!(?<!\\)\2)[^\n])+|[^\s\"',;&}\\]{4,})",
+    r"(?:b?(\\{0,16}[\"'])(?:(?!(?<!\\)\2)[^\n])+|(?:digest|hawk|aws4-[\w-]{1,32})\s[^\n]+"
+    r"|(?:(?:token|api-?key|key|negotiate|ntlm|dpop)\s{1,4})?[^\s\"',;&}\\]{4,})",
     re.IGNORECASE,
+)
+_OPTION = re.compile(
+    rf"(--(?<![\w-]--)(?!-)(?:[a-z0-9]{{1,16}}-){{0,3}}(?:{_NAME}|token)\s{{1,4}})(?![-\"'])[^\s\"',;]{{4,}}",
+    re.IGNORECASE,
+)
+_COOKIE = re.compile(
+    r"(cookie(?:\\{0,16}[\"'])?\s{0,8}:\s{0,8}(?:\\{0,16}[\"'])?)[\w.-]{1,64}=[^\n\"'\\]+", re.IGNORECASE
 )
 _TOKEN = re.compile(r"(token(?:\\{0,16}[\"'])?\s{0,8}[:=]\s{0,8}(?:\\{0,16}[\"'])?)[\w.~+/=-]{16,}", re.IGNORECASE)
 _LOGIN = re.compile(r"(://)[^\s/@:]{0,256}:[^\s/\"']{1,1024}(?=@)")
 _QUERY = re.compile(
-    r"([?&;](?:[\w-]{0,32}(?:key|token|sig|signature|secret|password|credential)|auth|jwt|code|sid|session_?id)=)"
+    r"([?&;](?:[\w-]{0,32}(?:key|token|sig|signature|secret|password|pwd|credential)|auth|jwt|code|sid|session_?id)=)"
     r"[^\s&\"'<>#\\]{4,}",
     re.IGNORECASE,
 )
@@ -60,22 +72,26 @@ _DOMAIN = r"@(?!v?\d+\.\d|self\.|cls\.)(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}(?!\w
 _MAIL_HOST = re.compile(_DOMAIN)
 _MAIL = re.compile(rf"(?<![\w.%+-])(?!git@)[\w.%+-]{{1,64}}{_DOMAIN}")
 _CARD = re.compile(r"[2-6]\d{3}(?<![\w.-]\d{4})(?:([ -]?)\d{4}(?:\1\d{4}){2}|([ -]?)\d{6}\2\d{5})(?![\w-])")
-_ISSUERS = re.compile(r"4|5[1-5]|2[2-7]|6011|65|3[47]")
+_ISSUERS = re.compile(r"4|5[1-5]|2[2-7]|6011|65|3[457]")
 _FEWEST_DIGITS = 15
 _NO_DIGITS = bytes(set(range(256)) - set(b"0123456789"))
 
 # What these find stands in every text in which the patterns above find something: most texts have none of it, and a
 # pattern that begins with a fixed letter is ten times faster, a word a hundred times.
 _HYPHEN_SIGN = re.compile(
-    r"-(?=[\w-]{10})(?:(?<=sk-)|(?<=pk-)|(?<=rk-)|(?<=glpat-)|(?<=nvapi-)|(?<=pplx-)|(?<=tvly-)|(?<=xai-)|(?<=xox.-))"
+    r"-(?=[\w-]{10})(?:(?<=sk-)|(?<=pk-)|(?<=rk-)|(?<=glpat-)|(?<=nvapi-)|(?<=pplx-)|(?<=tvly-)|(?<=xai-)|(?<=xox.-)"
+    r"|(?<=xapp-)|(?<=gldt-)|(?<=GOCSPX-)|(?<=pypi-))"
 )
 _UNDERSCORE_SIGN = re.compile(r"_[A-Za-z0-9]{14}")
 _IS = r"(?:\\{0,16}[\"'])?\s{0,8}[:=]"
+_KEYS = ("api", "ss", "nt", "te", "et", "ng", "on")
 _NAMED_SIGNS = (
     ("secret", re.compile(rf"secret{_IS}")),
     ("passw", re.compile(rf"passw(?:or)?d{_IS}")),
+    ("pwd", re.compile(rf"pwd{_IS}")),
+    ("passphrase", re.compile(rf"passphrase{_IS}")),
     ("authorization", re.compile(rf"authorization{_IS}")),
-    ("key", re.compile(rf"key(?:(?<=apikey)|(?<=api.key)|(?<=sskey)|(?<=ss.key)|(?<=tekey)|(?<=te.key)){_IS}")),
+    ("key", re.compile(rf"key(?:{'|'.join(f'(?<={end}key)|(?<={end}.key)' for end in _KEYS)}){_IS}")),
 )
 _TOKEN_SIGN = re.compile(rf"token{_IS}")
 
@@ -95,22 +111,34 @@ def masked(text: str) -> str:
 
 def _masked(text: str) -> str:
     folded = text.casefold()
+    text = _keys(text)
+    if "hook" in folded:
+        text = _HOOK.sub(rf"\g<1>{HIDDEN}", text)
+    if "bearer" in folded or "basic" in folded:
+        text = _SCHEME.sub(rf"\g<1>{HIDDEN}", text)
+    if ":" in text or "=" in text:
+        text = _named(text, folded)
+    return _personal(text)
+
+
+def _keys(text: str) -> str:
+    """Without what is secret by its own form."""
     if "-" in text:
         if "-----BEGIN " in text:
             text = _PEM.sub(HIDDEN, text)
         if _HYPHEN_SIGN.search(text):
             text = _HYPHENATED.sub(HIDDEN, text)
+        if "--" in text:
+            text = _OPTION.sub(rf"\g<1>{HIDDEN}", text)
     if "_" in text and _UNDERSCORE_SIGN.search(text):
         text = _UNDERSCORED.sub(HIDDEN, text)
     if "eyJ" in text:
         text = _JWT.sub(HIDDEN, text)
     if "A" in text:
         text = _CAPITAL.sub(HIDDEN, text)
-    if "bearer" in folded or "basic" in folded:
-        text = _SCHEME.sub(rf"\g<1>{HIDDEN}", text)
-    if ":" in text or "=" in text:
-        text = _named(text, folded)
-    return _personal(text)
+    if "SG." in text or "hvs." in text or "ya29." in text:
+        text = _DOTTED.sub(HIDDEN, text)
+    return text
 
 
 def _personal(text: str) -> str:
@@ -133,7 +161,9 @@ def _named(text: str, folded: str) -> str:
         text = _NAMED.sub(_value, text)
     if tokens:
         text = _TOKEN.sub(rf"\g<1>{HIDDEN}", text)
-    if "=" in text and "?" in text:
+    if "cookie" in folded:
+        text = _COOKIE.sub(rf"\g<1>{HIDDEN}", text)
+    if "=" in text and ("?" in text or "&" in text):
         text = _QUERY.sub(rf"\g<1>{HIDDEN}", text)
     return text
 
@@ -151,13 +181,17 @@ def _card(found: re.Match[str]) -> str:
     return found[0] if (sum(digits[-1::-2]) + sum(doubled)) % 10 else HIDDEN
 
 
-_FIELD = re.compile(_NAME, re.IGNORECASE)
-_FIELD_OF_ALL = re.compile(rf"(?:{_NAME})s?$", re.IGNORECASE)
+_FIELD = re.compile(rf"{_NAME}|^(?:set-)?cookies?$|^pass$|credentials?$", re.IGNORECASE)
+_TOKEN_FIELD = re.compile(r"token$", re.IGNORECASE)
+_OPAQUE = re.compile(r"[\w.~+/=-]{16,}\Z")
+_FIELD_OF_ALL = re.compile(rf"(?:{_NAME}|^(?:set-)?cookie)s?$", re.IGNORECASE)
 
 
-def is_secret_text(name: str) -> bool:
-    """Is a text secret because the field that it stands in is called so?"""
-    return _FIELD.search(name) is not None
+def is_secret_text(name: str, text: str) -> bool:
+    """Is a text secret because the field that it stands in is called so? What streams is called "token", too."""
+    if _FIELD.search(name) is not None:
+        return True
+    return _TOKEN_FIELD.search(name) is not None and _OPAQUE.match(text) is not None
 
 
 def is_secret_field(name: str) -> bool:

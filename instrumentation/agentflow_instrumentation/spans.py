@@ -16,10 +16,9 @@ from .content import Policy, longest_value
 from .failures import fail
 from .interplay import below
 from .origin import before, belongs, belongs_here, origin, pack, sent_by
-from .place import beginning, inside
-from .shapes import fields_of
+from .place import beginning, inside, left_by
 from .tracer import starter, tell
-from .trail import RunTrail, Trail, give_up, with_span
+from .trail import RunTrail, Trail, alive, give_up, with_span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -123,20 +122,25 @@ class SpanObserver(Observer):
             return
         if trail.token is not None:
             trail.detach()
-        if trail.run is not None:
-            if op.kind is _RUN and op.outcome == "suspended" and error is None:
-                # a step may be alive in a wait, with what it has open; else the run is to hold nothing while it waits
-                trail.run = trail.context = None
-            elif op.kind is _RUN:
-                self._end_calls(trail.run)
-            elif op.kind in _CLIENTS:
-                trail.run.calls.discard(trail)
+        run, pauses = trail.run, op.kind is _RUN and op.outcome == "suspended" and error is None
+        if pauses:
+            # a step may be alive in a wait, with what it has open; else the run is to hold nothing while it waits
+            trail.run = trail.context = None
+        elif run is not None and op.kind is _RUN:
+            if run.calls:
+                self._end_calls(run)
+        elif run is not None and op.kind in _CLIENTS:
+            run.calls.discard(trail)
+        # it leads back to this operation; the events that a step has sent begin after its end
+        trail.context = left_by(trail.context) if op.kind is _STEP and trail.context is not None else None
         span, trail.span = trail.span, None
         if span is None or not span.is_recording():
             return
         if op.kind is _EVENT:
             tell(span, {names.OUTCOME: op.outcome})
         else:
+            if pauses and run is not None and run.asked is not None:
+                tell(span, self._teller(trail).output(run.asked))
             self._tell(op, trail, span, error)
         span.end(op.ended_at)
 
@@ -147,7 +151,9 @@ class SpanObserver(Observer):
             made |= notes.totals(trail)
         teller = self._teller(trail)
         made |= self._results(op, trail, error, teller)
-        tell(span, made | teller.facts())
+        if teller.may.shows:
+            made |= teller.facts()
+        tell(span, made)
         if outcome != "ok" and outcome in _FAILURES:
             fail(span, error, "timeout" if outcome == "timeout" else None, teller, op.ended_at)
             tell(span, teller.facts())
@@ -155,7 +161,7 @@ class SpanObserver(Observer):
     def close(self) -> None:
         """End the spans of runs that are still open, as suspended: nobody will hear of their end."""
         # runs inside of runs first, as ever
-        for trail in sorted(self._runs, key=lambda trail: getattr(trail.span, "start_time", 0), reverse=True):
+        for trail in sorted(alive(self._runs), key=lambda trail: getattr(trail.span, "start_time", 0), reverse=True):
             if trail.run is not None:
                 self._end_calls(trail.run)
             span, trail.span = trail.span, None
@@ -164,7 +170,7 @@ class SpanObserver(Observer):
 
     def _end_calls(self, run: RunTrail) -> None:
         """What still goes on in threads when the run has ended was left behind."""
-        for trail in list(run.calls):
+        for trail in alive(run.calls):
             span, trail.span = trail.span, None
             if span is not None:
                 give_up(span, "cancelled")
@@ -187,6 +193,7 @@ class SpanObserver(Observer):
             made |= teller.input(agents.question(op.subject)) | teller.facts()
         above = self._trail(op.parent)
         run = RunTrail()
+        run.silent = op.subject is None
         run.belongs = belongs(op, None if above is None or above.run is None else above.run.belongs)
         earlier = before(op)
         told, links = origin(op, earlier)
@@ -194,12 +201,13 @@ class SpanObserver(Observer):
         around = current
         if op.parent is None:
             here = trace.get_current_span(current).get_span_context()
-            if detached := current_scope.get() is not None:
+            scope = current_scope.get()
+            if scope is None:
+                links = links if here.is_valid else (*links, *sent_by(current))
+            elif scope.run_id != op.run_id:
                 # inside a step: a trace of its own, that knows where it came from
                 links = (*links, *_links(here))
-            elif not here.is_valid:
-                links = (*links, *sent_by(current))
-            if detached or (earlier is not None and op.segment > 1 and earlier.trace_id == here.trace_id):
+            if scope is not None or (earlier is not None and op.segment > 1 and earlier.trace_id == here.trace_id):
                 around = with_span(trace.INVALID_SPAN, current)
         span = self._start(name, around, attributes=made, links=links, start_time=op.started_at)
         trail = Trail(span, span.get_span_context(), op.name, "suspended")
@@ -222,8 +230,9 @@ class SpanObserver(Observer):
             names.ATTEMPT: op.attempt,
             names.EVENT_TYPE: type(op.subject).__name__,
             names.QUEUE_WAIT: op.queued_ns / 1e9,
-            **agents.step_begins(op.subject),
         }
+        if (said := agents.step_begins(op.subject)) is not None:
+            made |= said
         links: tuple[Link, ...] = ()
         cause: Trail | None = None if op.cause is None else op.cause.carried_by(self)
         if cause is not None:
@@ -231,16 +240,26 @@ class SpanObserver(Observer):
             links = (Link(cause.span_context),)
         teller = self._policy.teller()
         if teller.may.inputs:
-            made |= teller.input(fields_of(op.subject)) | teller.facts()
+            made |= teller.input(agents.taken(op.subject)) | teller.facts()
         parent = self._trail(op.parent)
         around = _inside(parent)
         span = self._start(f"step {op.name}", around, attributes=made, links=links, start_time=op.started_at)
         trail = Trail(span, span.get_span_context(), op.name, "cancelled")
         trail.teller = teller
         if parent is not None:
-            trail.run = parent.run
+            run = trail.run = parent.run
+            if run is not None and (run.silent or run.asked is not None) and agents.is_answer(op.subject):
+                self._answer(op.subject, run, parent)
         op.ref.carry(self, trail)
         trail.attach(inside(span, op.ref, around))
+
+    def _answer(self, event: object, run: RunTrail, trail: Trail) -> None:
+        """What a person said is what a run goes on with."""
+        run.asked = None
+        teller = self._teller(trail)
+        if run.silent and trail.span is not None and teller.may.inputs:
+            run.silent = False
+            tell(trail.span, teller.input(agents.question(event)))
 
     def _begin_event(self, op: Operation) -> None:
         sender = self._trail(op.cause)
@@ -306,6 +325,8 @@ class SpanObserver(Observer):
         if not teller.may.outputs or op.result is None:
             return made
         if op.kind is _STEP:
+            if names.ASKED in made and trail.run is not None:
+                trail.run.asked = agents.asked(op.result)
             made |= teller.output(_produced(op.result))
         elif op.outcome == "ok":
             made |= teller.output(agents.answer(op.result))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import time
+from contextlib import ExitStack
 from sys import modules
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from .parts import Part
     from .redactors import Redactor
     from .spans import Events
+    from .way import Way
 
 ExporterName = Literal["otlp", "phoenix", "jaeger", "console", "file"]
 
@@ -181,26 +183,31 @@ def setup(  # noqa: PLR0913 because an application says all of it in one place
     if discovery.is_off():
         return Telemetry()
     to: Any = {"endpoint": endpoint, "protocol": protocol, "headers": headers}
-    outlets = [make_outlet(one, path=path, **to) for one in wanted if one != "otlp" or not left_out("traces")]
-    log_outlet = make_log_outlet(**to) if logs and not left_out("logs") else None
-    ways = make_metric_ways(metrics, **to)
     made: dict[str, Part] = {}
-    try:
+    with ExitStack() as undo:  # what was made before something else could not be
+        outlets: list[Way] = []
+        for one in wanted:
+            if one != "otlp" or not left_out("traces"):
+                outlets.append(make_outlet(one, path=path, **to))
+                if isinstance(one, str):  # an exporter that was given may be given again
+                    undo.callback(outlets[-1].shutdown, 0)
+        log_outlet = make_log_outlet(**to) if logs and not left_out("logs") else None
+        ways = make_metric_ways(metrics, **to)
+        for way in (*ways, *([log_outlet] if log_outlet else [])):
+            undo.callback(way.shutdown, 0)
         if outlets:
             provider = providers.tracer_provider(service_name, sampling)
             made["traces"] = parts.traces(
                 provider, outlets, sampling=sampling, content=content, events=events, redactors=hiding
             )
+            undo.callback(made["traces"].undo_all)
         if ways:
             made["metrics"] = parts.metrics(providers.meter_provider(service_name), ways)
+            undo.callback(made["metrics"].undo_all)
         if log_outlet:
             provider = providers.logger_provider(service_name)
             made["logs"] = parts.logs(provider, log_outlet, content=content, redactors=hiding)
-    except BaseException:
-        Telemetry(**made).shutdown(0)
-        for way in ways:
-            way.shutdown(0)
-        raise
+        undo.pop_all()
     return Telemetry(**made)
 
 

@@ -15,13 +15,19 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.trace import ReadableSpan
 
+UNFINISHED = "unfinished"
+
 _RUNS = {"invoke_workflow", "invoke_agent"}
 _STRUCTURES = {"arrayValue": "values", "kvlistValue": "values"}
 
 
 @dataclass
 class Run:
-    """One run, as far as its span tells. Times are nanoseconds since the epoch."""
+    """One run, as far as its span tells. Times are nanoseconds since the epoch.
+
+    Where the file has spans of a run but not the run's own, because it still goes on or its process was killed, they
+    tell what they can, and the outcome is "unfinished".
+    """
 
     run_id: str
     name: str
@@ -50,6 +56,7 @@ def survey(lines: Iterable[str]) -> Contents:
     found = Contents()
     inside: set[tuple[str, str]] = set()
     above: dict[int, tuple[str, str]] = {}
+    parts: dict[tuple[str, str], Run] = {}
     for number, line in enumerate(lines, 1):
         try:
             spans = list(_spans(line))
@@ -66,10 +73,31 @@ def survey(lines: Iterable[str]) -> Contents:
             if facts.get(names.OPERATION) in _RUNS:
                 above[len(found.runs)] = trace_id, _identity(span.get("parentSpanId"))
                 found.runs.append(_run(span, facts, trace_id))
+            else:
+                part = _run(span, facts, trace_id)
+                whole = parts.setdefault((trace_id, part.run_id), part)
+                whole.start, whole.end = min(whole.start, part.start), max(whole.end, part.end)
+                whole.name = str(facts.get(names.WORKFLOW_OF, whole.name))
     for place, parent in above.items():
         found.runs[place].is_inner = parent in inside
+    _add_unfinished(found, parts)
     found.runs.sort(key=lambda run: run.start)
     return found
+
+
+def _add_unfinished(found: Contents, parts: dict[tuple[str, str], Run]) -> None:
+    ended = {(run.trace_id, run.run_id) for run in found.runs}
+    first: dict[str, Run] = {}
+    for key, run in parts.items():
+        if key not in ended:
+            run.outcome = UNFINISHED
+            found.runs.append(run)
+            if run.start < first.setdefault(run.trace_id, run).start:
+                first[run.trace_id] = run
+    for run in found.runs:
+        outer = first.get(run.trace_id)
+        if outer is not None and outer is not run and run.start >= outer.start:
+            run.is_inner = True  # what it is inside of has not ended, and so cannot be looked up
 
 
 def read(lines: Iterable[str], traces: Container[str]) -> Iterator[ReadableSpan]:

@@ -8,18 +8,19 @@ is known here, its tracer is asked instead.
 
 from __future__ import annotations
 
+from collections import deque
 from threading import Lock
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
 from opentelemetry import trace
-from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
+from opentelemetry.context import Context
+from opentelemetry.trace import DEFAULT_TRACE_STATE, INVALID_SPAN_CONTEXT, Span, SpanContext, SpanKind, TraceFlags
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    from opentelemetry.context import Context
-    from opentelemetry.trace import Link, Span, Tracer
+    from opentelemetry.trace import Link, Tracer
     from opentelemetry.util.types import AttributeValue
 
 _SDK = "opentelemetry.sdk.trace"
@@ -58,6 +59,7 @@ _SPAN = {
 }
 _SPAN_LATER = {"_record_end_metrics"}
 _ATTRIBUTES = {"maxlen", "dropped", "max_value_len", "_dict", "_lock", "_immutable"}
+_ATTRIBUTES_LATER = {"_extended_attributes"}  # from 1.33 to 1.44
 _LIST = {"dropped", "_dq", "_lock"}
 
 
@@ -90,7 +92,8 @@ def tell(span: Span, attributes: Mapping[str, AttributeValue]) -> None:
         return
     with held._lock:  # noqa: SLF001 because this is what the SDK does with them
         known: dict[str, AttributeValue] = held._dict  # noqa: SLF001 because as above
-        if held._immutable or len(known) + len(attributes) > held.maxlen:  # noqa: SLF001 because as above
+        is_full = held.maxlen is not None and len(known) + len(attributes) > held.maxlen
+        if held._immutable or is_full:  # noqa: SLF001 because as above
             known = {}
         else:
             known.update(attributes)
@@ -99,6 +102,11 @@ def tell(span: Span, attributes: Mapping[str, AttributeValue]) -> None:
 
 
 _LIGHT = "AgentflowSpan"
+_PLACE = 1, 2, False, TraceFlags(TraceFlags.SAMPLED), DEFAULT_TRACE_STATE
+"""A span's context, but for whether it is valid."""
+_CURRENT = next(iter(trace.set_span_in_context(trace.INVALID_SPAN, Context())))
+_LARGEST_TRACE_ID = (1 << 128) - 1
+_LARGEST_SPAN_ID = (1 << 64) - 1
 
 
 class _Starter:
@@ -113,16 +121,17 @@ class _Starter:
         self._sampler = tracer.sampler
         self._follows = _follows_its_parent(tracer.sampler)
         self._sampled: Any = Decision.RECORD_AND_SAMPLE
-        self._light: type[Any] = type(_LIGHT, (sdk._Span,), {})  # noqa: SLF001 because only a tracer makes spans
+        sample = _sample(tracer)
+        fields: dict[str, Any] = sample.__dict__
+        same = {name: value for name, value in fields.items() if name not in _EACH}
+        self._light: type[Any] = type(_LIGHT, (sdk._Span,), same)  # noqa: SLF001 because only a tracer makes spans
         self._bounded: Any = sdk_attributes.BoundedAttributes
         limits = tracer._span_limits  # noqa: SLF001 because nothing else has them
-        sample = _sample(tracer)
+        self._blank: dict[str, Any] = vars(sample._attributes)  # noqa: SLF001 because it is a span of the SDK
         self._most: int | None = limits.max_span_attributes
         self._list: Any = type(sample._events)  # noqa: SLF001 because it is a span of the SDK
         self._most_events, self._most_links = limits.max_events, limits.max_links
         self._no_attributes = self._bounded(limits.max_link_attributes, None, immutable=True)
-        fields: dict[str, Any] = sample.__dict__
-        self._same = {name: value for name, value in fields.items() if name not in _EACH}
 
     @staticmethod
     def fits(tracer: Any) -> bool:
@@ -135,8 +144,9 @@ class _Starter:
         span = _sample(tracer)
         return (
             _knows(span, _SPAN, _SPAN_LATER)
-            and _knows(span._attributes, _ATTRIBUTES)  # noqa: SLF001 because it is a span of the SDK
+            and _knows(span._attributes, _ATTRIBUTES, _ATTRIBUTES_LATER)  # noqa: SLF001 because it is a span of the SDK
             and _knows(span._events, _LIST)  # noqa: SLF001 because as above
+            and tuple(SpanContext(*_PLACE)) == (*_PLACE, True)
         )
 
     def __call__(  # noqa: PLR0913, PLR0917 because it is the SDK's signature
@@ -153,7 +163,10 @@ class _Starter:
         if tracer.sampler is not self._sampler or (self._most is not None and len(attributes) > self._most):
             started: Span = tracer.start_span(name, context, kind, attributes, links, start_time)
             return started
-        around = trace.get_current_span(context).get_span_context()
+        current = None if context is None else context.get(_CURRENT)
+        if context is None or (current is not None and not isinstance(current, Span)):
+            current = trace.get_current_span(context)
+        around = INVALID_SPAN_CONTEXT if current is None else current.get_span_context()
         config = getattr(tracer, "_tracer_config", None)
         if config is not None and not config.is_enabled:
             return trace.NonRecordingSpan(around)
@@ -165,23 +178,25 @@ class _Starter:
         else:
             trace_id = ids.generate_trace_id() if parent is None else parent.trace_id
             result: Any = self._sampler.should_sample(context, trace_id, name, kind, attributes, links)
-            flags, state, decision = self._flags(result, parent), result.trace_state, result.decision
-        span_context = SpanContext(trace_id, ids.generate_span_id(), False, flags, state)  # noqa: FBT003 because it is not remote
+            flags, decision = self._flags(result, parent), result.decision
+            state = DEFAULT_TRACE_STATE if result.trace_state is None else result.trace_state
+        span_id = ids.generate_span_id()
+        is_valid = 0 < trace_id <= _LARGEST_TRACE_ID and 0 < span_id <= _LARGEST_SPAN_ID
+        span_context = tuple.__new__(SpanContext, (trace_id, span_id, False, flags, state, is_valid))
         metrics = getattr(tracer, "_tracer_metrics", None)
         ended = None if metrics is None else metrics.start_span(parent, decision)
         if not decision.is_recording():
             return trace.NonRecordingSpan(span_context)
         span: Any = object.__new__(self._light)
         span.__dict__ = {
-            **self._same,
             "_name": name,
             "_context": span_context,
             "_kind": kind,
             "_parent": parent,
             "_start_time": time_ns() if start_time is None else start_time,
             "_attributes": self._own(attributes),
-            "_events": self._list(self._most_events),
-            "_links": self._linked(span, links) if links else self._list(self._most_links),
+            "_events": self._listed((), self._most_events),
+            "_links": self._linked(span, links) if links else self._listed((), self._most_links),
             "_resource": tracer.resource,
             "_lock": Lock(),
             "_record_end_metrics": ended,
@@ -191,7 +206,7 @@ class _Starter:
 
     def _flags(self, sampled: Any, parent: SpanContext | None) -> TraceFlags:
         flags = TraceFlags.SAMPLED if sampled.decision.is_sampled() else TraceFlags.DEFAULT
-        random = getattr(TraceFlags, "RANDOM_TRACE_ID", 0)  # since 1.40
+        random = getattr(TraceFlags, "RANDOM_TRACE_ID", 0)  # since 1.42
         if random:
             is_random = (
                 self._tracer.id_generator.is_trace_id_random() if parent is None else parent.trace_flags.random_trace_id
@@ -202,26 +217,25 @@ class _Starter:
     def _own(self, attributes: dict[str, AttributeValue]) -> Any:
         """The SDK's attributes of a span, as if each had been set."""
         made: Any = object.__new__(self._bounded)
-        made.__dict__ = {
-            "maxlen": self._most,
-            "dropped": 0,
-            "max_value_len": None,
-            "_dict": attributes,
-            "_lock": Lock(),
-            "_immutable": False,
-        }
+        made.__dict__ = {**self._blank, "_dict": attributes, "_lock": Lock()}
+        return made
+
+    def _listed(self, items: Iterable[Any], most: int | None) -> Any:
+        """The SDK's list of a span, which has room for these."""
+        made: Any = object.__new__(self._list)
+        made.__dict__ = {"dropped": 0, "_dq": deque(items, most), "_lock": Lock()}
         return made
 
     def _linked(self, span: Any, links: tuple[Link, ...]) -> Any:
-        if any(link.attributes for link in links) or len(links) > self._most_links:
-            span._limits = self._tracer._span_limits  # noqa: SLF001 because they are what the SDK looks at
-            return span._new_links(links)  # noqa: SLF001 because it is what the SDK does
-        made = self._list(self._most_links)
+        valid: list[Link] = []
         for link in links:
+            if link.attributes or len(links) > self._most_links:
+                span._limits = self._tracer._span_limits  # noqa: SLF001 because they are what the SDK looks at
+                return span._new_links(links)  # noqa: SLF001 because it is what the SDK does
             if link.context.is_valid:
                 link._attributes = self._no_attributes  # noqa: SLF001 because it is what the SDK does
-                made.append(link)
-        return made
+                valid.append(link)
+        return self._listed(valid, self._most_links)
 
 
 _EACH = {
@@ -237,7 +251,7 @@ _EACH = {
     "_lock",
     "_record_end_metrics",
 }
-"""The fields of a span that are not the same for all spans of a tracer."""
+"""The fields of a span that are not the same for all spans of a tracer: the others are its class's."""
 
 
 def _sample(tracer: Any) -> Any:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
@@ -40,7 +43,7 @@ def with_span(span: Span, context: Context) -> Context:
 class RunTrail:
     """What the trails of one run share."""
 
-    __slots__ = ("belongs", "calls", "history")
+    __slots__ = ("asked", "belongs", "calls", "history", "silent")
 
     def __init__(self) -> None:
         self.history: History | None = None
@@ -49,6 +52,10 @@ class RunTrail:
         """The calls of clients that are open: one in a thread may outlive the run."""
         self.belongs: dict[str, AttributeValue] = {}
         """The conversation that it belongs to, and whose, as all chats of the run say it, too."""
+        self.silent = False
+        """Does its span show no input? A run that goes on shows the answer with which it does."""
+        self.asked: object = None
+        """What a person was asked and has not answered: if it pauses, its span shows that as its output."""
 
 
 class Trail:
@@ -147,8 +154,28 @@ def leave(token: Token[Context]) -> bool:
     return True
 
 
+def alive(trails: WeakSet[Trail]) -> list[Trail]:
+    """All of them, though other threads may add some meanwhile."""
+    while True:
+        with suppress(RuntimeError):  # it has grown while it was gone through
+            return list(trails)
+
+
 def give_up(span: Span, outcome: Outcome) -> None:
-    """End a span whose operation nobody will end."""
-    if span.is_recording():
+    """End a span whose operation nobody will end; one that began before a fork ends in the process that it began in."""
+    if span.is_recording() and getattr(span, "start_time", _born) >= _born:
         span.set_attribute(names.OUTCOME, outcome)
         span.end()
+
+
+_born = 0
+"""When this process was forked off another, in nanoseconds since the epoch."""
+
+
+def _forked() -> None:
+    global _born  # noqa: PLW0603 because it is the process's
+    _born = time.time_ns()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

@@ -9,8 +9,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import textwrap
 from collections import Counter
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
+
+from agentflow import observe
 
 from . import names
 
@@ -29,6 +33,15 @@ _LEAST = 28
 """Columns that a label has, however deep it stands."""
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """What would steer the terminal, or tear a line."""
+_FRAME = re.compile(r'File "([^"\n]+)", line (\d+), in (\S+)')
+_OURS = re.compile(r"[/\\](?:site-packages|python3\.\d+|agentflow_(?:agents|llm|instrumentation))[/\\]")
+_ENGINE = str(Path(observe.__file__).parent)
+_DEEPEST = 40
+"""Levels that are indented."""
+_UNTOLD = 250
+"""Levels that are shown."""
+_MOST_LINES = 3
+"""Of a problem that has no room beside the rest."""
 _MOST_CHILDREN = 24
 _ROW = 5
 _SHOWN = 2
@@ -38,6 +51,12 @@ _WAIT = 100_000
 _EVENT, _COLLECT = "event ", "collecting"
 _RETRY, _FALLBACK = map(names.note_event, ("retry", "fallback"))
 _REMARKS = {names.note_event("repair"): "repair", names.note_event("order_kept"): "order kept"}
+_CALLS = {
+    names.CALLS_FAILED: "failed",
+    names.CALLS_LATE: "timed out",
+    names.CALLS_REFUSED: "refused",
+    names.CALLS_SKIPPED: "skipped",
+}
 _RESET, _DIM, _RED, _YELLOW = "\x1b[0m", "\x1b[2m", "\x1b[31m", "\x1b[33m"
 _LINES = {
     True: ("├─ ", "└─ ", "│  ", "…", "←", "\N{MULTIPLICATION SIGN}"),
@@ -57,6 +76,7 @@ class Row:
         "notes",
         "outcome",
         "parent",
+        "place",
         "problem",
         "retries",
         "said",
@@ -79,6 +99,8 @@ class Row:
         self.notes = list(_notes(span))
         """What happened to a call, each as a title and a text."""
         self.problem = _problem(span, given, self.outcome, self.notes)
+        self.place = _place(span) if self.problem.startswith("error") else ""
+        """Where in code that is not ours the error came up."""
         self.retries = sum(title.startswith("retry ") for title, _ in self.notes)
         if names.STEP in given:  # a step's retry is told with its problem
             self.notes = []
@@ -128,6 +150,16 @@ def _problem(span: ReadableSpan, given: Mapping[str, Any], outcome: str, notes: 
     return ""
 
 
+def _place(span: ReadableSpan) -> str:
+    for event in span.events:
+        if event.name == names.EXCEPTION_EVENT:
+            stack = str((event.attributes or {}).get(names.EXCEPTION_STACK, ""))
+            for path, line, where in reversed(_FRAME.findall(stack)):
+                if not _OURS.search(path) and not path.startswith((_ENGINE, "<")):
+                    return f" (in {where}, {PureWindowsPath(path).name}:{line})"
+    return ""
+
+
 def _why(facts: Mapping[str, Any]) -> str:
     why = str(facts.get(names.EXCEPTION_MESSAGE) or "")
     kind = str(facts.get(names.ERROR_TYPE, "error")).rpartition(".")[2]
@@ -136,6 +168,8 @@ def _why(facts: Mapping[str, Any]) -> str:
 
 
 def _details(span: ReadableSpan, given: Mapping[str, Any]) -> Iterable[str]:
+    if int(given.get(names.SEGMENT, 1)) > 1:
+        yield f"segment {given[names.SEGMENT]}"
     yield _causes(given)
     wait = float(given.get(names.QUEUE_WAIT, 0.0)) * 1e9
     if wait >= _WAIT:
@@ -143,6 +177,8 @@ def _details(span: ReadableSpan, given: Mapping[str, Any]) -> Iterable[str]:
     yield _paused(span)
     if given.get(names.OUTCOME) == _COLLECT:
         yield "not all has come"
+    yield from _asked(given)
+    yield from _ended(given)
     yield from _answer(given)
     yield from _found(given)
     if names.STREAMED in given:
@@ -174,6 +210,25 @@ def _paused(span: ReadableSpan) -> str:
     return f"{duration(paused)} of it waiting for {kind}" if paused else ""
 
 
+def _asked(given: Mapping[str, Any]) -> Iterable[str]:
+    """What a step asks a person, or what the person said."""
+    if tools := given.get(names.ASKED_TOOLS):
+        yield f"asks for approval of {', '.join(map(str, tools))}"
+    elif asked := given.get(names.ASKED):
+        yield f"asks {', '.join(map(str, asked))}"
+    if names.APPROVAL in given:
+        yield str(given[names.APPROVAL])
+
+
+def _ended(given: Mapping[str, Any]) -> Iterable[str]:
+    """How an agent came to its end, where that is not its answer, and what became of its calls."""
+    if (by := given.get(names.STOPPED_BY, "answer")) != "answer":
+        yield f"stopped by {by}"
+    wrong = [f"{given[key]:,} {what}" for key, what in _CALLS.items() if given.get(key)]
+    if wrong:
+        yield f"tool calls: {', '.join(wrong)}"
+
+
 def _answer(given: Mapping[str, Any]) -> Iterable[str]:
     """What a model call came to."""
     if names.TEXT_COUNT in given:
@@ -182,6 +237,8 @@ def _answer(given: Mapping[str, Any]) -> Iterable[str]:
     if given.get(names.LLM_CACHE_HIT):
         yield "from the cache"
     yield _tokens(given)
+    if given.get(names.USAGE_MISSING) and names.SERVER_ADDRESS in given:
+        yield "tokens are not known"
     if names.LLM_COST in given:
         yield dollars(float(given[names.LLM_COST]))
     if names.FIRST_CHUNK in given:
@@ -225,7 +282,7 @@ def _many(number: Any, noun: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text[: WIDTH * 2].split())
+    return " ".join(text[: WIDTH * 4].split())
 
 
 def _escaped(found: re.Match[str]) -> str:
@@ -233,7 +290,7 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def duration(ns: float) -> str:
-    """A time in nanoseconds as one reads it: 0.8 ms, 1.24 s, 3 min 20 s."""
+    """A time in nanoseconds as one reads it: 0.8 ms, 1.24 s, 3 min 20 s, 5 h 2 min, 3 d 4 h."""
     ms = ns / 1e6
     if ms < 0.1:  # noqa: PLR2004 because the steps are those of the text
         return f"{ns / 1e3:.0f} us"
@@ -242,7 +299,11 @@ def duration(ns: float) -> str:
     if ms < 60_000:  # noqa: PLR2004 because as above
         return f"{ms / 1000:.2f} s"
     minutes, seconds = divmod(round(ms / 1000), 60)
-    return f"{minutes:,} min {seconds} s"
+    hours, minutes = divmod(minutes, 60)
+    if not hours:
+        return f"{minutes} min {seconds} s"
+    days, within = divmod(hours, 24)
+    return f"{days:,} d {within} h" if days else f"{hours} h {minutes} min"
 
 
 def dollars(cost: float) -> str:
@@ -271,7 +332,7 @@ def drawn(rows: Sequence[Row], title: str, file: TextIO) -> str:
     columns = shutil.get_terminal_size((WIDTH, 0)).columns if terminal else WIDTH
     colours = terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
     unicode = (getattr(file, "encoding", None) or "utf-8").lower().replace("-", "").startswith("utf")
-    tree = Tree(rows, width=min(WIDTH, max(_NARROWEST, columns)), colours=colours, unicode=unicode)
+    tree = Tree(rows, width=max(_NARROWEST, columns), colours=colours, unicode=unicode)
     total = totals(rows)
     return "\n".join([f"{title}  {total}" if total else title, *tree.lines(), ""])
 
@@ -307,34 +368,51 @@ class Tree:
 
     def lines(self) -> list[str]:
         """The tree, line by line."""
-        for root in self._children.get(None, ()):
-            self._add(root, "", "")
+        for one in self._folded(self._children.get(None, ())):
+            if isinstance(one, Row):
+                self._add(one, "", "", 0)
+            else:
+                self._fold("", one)
         self._lines = [tuple(_UNSEEN.sub(_escaped, part) for part in line) for line in self._lines]
         wide = min(self._wide, max((len(first) for first, *_ in self._lines), default=0))
         self._width += max(0, wide - _LABEL)
-        return [self._line(wide, *line) for line in self._lines]
+        return [line for parts in self._lines for line in self._line(wide, *parts)]
 
-    def _add(self, row: Row, before: str, below: str) -> None:
-        took = duration(row.end - row.start)
+    def _add(self, row: Row, before: str, below: str, depth: int) -> None:
         self._wide = max(self._wide, len(before) + _LEAST)
         children = self._children.get(row.id, ())
+        bar = self._bar if children else "   "
         problem = row.problem
         if any(child.problem == problem for child in children):  # it is told in full where it came up
             problem = ": ".join(problem.split(": ")[:2])
-        details = "  ".join([*map(self._arrows, row.details), *row.said])
-        self._lines.append((f"{before}{row.label}", took, details, problem, row.outcome))
-        bar = self._bar if children else "   "
+        else:
+            problem += row.place
+        details = "  ".join(map(self._arrows, row.details))
+        label = f"(level {depth}) {row.label}" if depth > _DEEPEST else row.label
+        took = duration(row.end - row.start)
+        self._lines.append((f"{before}{label}", took, details, "  ".join(row.said), problem, row.outcome, below + bar))
         for title, text in row.notes:
-            self._lines.append((f"{below}{bar}{title}", "", "", text, "retried"))
+            self._lines.append((f"{below}{bar}{title}", "", "", "", text, "retried", f"{below}{bar}"))
+        if depth >= _UNTOLD:
+            if children:
+                self._lines.append((f"{below}{self._more} and more below", "", "", "", "", "ok", ""))
+            return
         groups = list(self._folded(children))
         for place, group in enumerate(groups):
             end = place == len(groups) - 1
             fork, under = (self._last, "   ") if end else (self._fork, self._bar)
-            if isinstance(group, Row):
-                self._add(group, below + fork, below + under)
+            if not isinstance(group, Row):
+                self._fold(below + fork, group)
+            elif depth < _DEEPEST:
+                self._add(group, below + fork, below + under, depth + 1)
             else:
-                took = duration(group[-1].end - group[0].start)
-                self._lines.append((f"{below}{fork}{self._sum_up(group)}", took, "", "", "ok"))
+                self._add(group, below + fork, below, depth + 1)
+
+    def _fold(self, before: str, group: list[Row]) -> None:
+        took = duration(max(row.end for row in group) - group[0].start)
+        times = sorted(row.end - row.start for row in group)
+        longest = f"the longest {duration(times[-1])}" if times[-1] > 2 * times[len(times) // 2] else ""
+        self._lines.append((f"{before}{self._sum_up(group)}", took, longest, "", "", "ok", ""))
 
     def _sum_up(self, group: list[Row]) -> str:
         counts = Counter(row.label for row in group)
@@ -380,17 +458,29 @@ class Tree:
     def _matters(self, row: Row) -> bool:
         return row.sure or row.id in self._children
 
-    def _line(self, wide: int, first: str, took: str, details: str, problem: str, outcome: str) -> str:  # noqa: PLR0913, PLR0917 because a line has these parts
+    def _line(  # noqa: PLR0913, PLR0917 because a line has these parts
+        self, wide: int, first: str, took: str, details: str, written: str, problem: str, outcome: str, below: str
+    ) -> Iterable[str]:
         label = first if len(first) <= wide else f"{first[: wide - len(self._more)]}{self._more}"
         text = f"{label:<{wide}}  {took:>10}"
         room = self._width - len(text) - 2
-        said = [part for part in (problem, details) if part]
+        said = [part for part in (problem, details, written) if part]
         shown = "  ".join(said)
+        under = ""
+        if problem and len(shown) > room and (written or len(problem) > room):
+            # neither what went wrong nor what was sent is cut for the other's sake
+            shown, under = "  ".join(said[1:]), problem
         if len(shown) > room:
             shown = f"{shown[: max(0, room - len(self._more))]}{self._more}"
-        if not shown:
-            return text.rstrip()
-        return f"{text}  {self._painted(shown, len(said[0]) if problem else 0, outcome)}"
+        if shown:
+            text = f"{text}  {self._painted(shown, 0 if under else len(problem), outcome)}"
+        yield text.rstrip()
+        if under:
+            indent = f"{below}  "
+            for line in textwrap.wrap(
+                under, max(_LEAST, self._width - len(indent)), max_lines=_MOST_LINES, placeholder=f" {self._more}"
+            ):
+                yield f"{indent}{self._painted(line, len(line), outcome)}"
 
     def _arrows(self, text: str) -> str:
         return text.replace("<- ", f"{self._from} ").replace(" x ", f" {self._times} ")
@@ -400,4 +490,5 @@ class Tree:
             return shown
         colour = _YELLOW if outcome in {"retried", "cancelled", "suspended", "dropped"} else _RED
         first = f"{colour}{shown[:problem]}{_RESET}" if problem else ""
-        return f"{first}{_DIM}{shown[problem:]}{_RESET}"
+        rest = f"{_DIM}{shown[problem:]}{_RESET}" if shown[problem:] else ""
+        return f"{first}{rest}"

@@ -32,6 +32,7 @@ def agent(endpoint: Endpoint) -> Text:
 
 
 agent_traced = agent
+agent_spanned = agent
 
 
 def agent_meeting(endpoint: Endpoint, meet: Pause) -> Text:

@@ -23,6 +23,7 @@ def call(url: str) -> Talking:
 
 
 call_traced = call
+call_spanned = call
 
 
 def stream(url: str) -> Streaming:

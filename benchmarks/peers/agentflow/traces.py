@@ -6,3 +6,5 @@ SPANS_LIKE_OURS = True
 
 chain_unwatched = chain
 chain_traced = chain
+chain_measured = chain
+chain_traced_measured = chain

@@ -69,6 +69,12 @@ def agent(endpoint: Endpoint) -> Text:
 agent_traced = agent  # the goal is a multiple of the loop that nobody watches
 
 
+def agent_spanned(endpoint: Endpoint) -> Text:
+    from peers.raw import spanned  # noqa: PLC0415 because others must not pay for OpenTelemetry
+
+    return spanned.agent(endpoint)
+
+
 def agent_meeting(endpoint: Endpoint, meet: Pause) -> Text:
     async def add(a: int, b: int) -> int:
         await meet()
