@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,7 +112,8 @@ def photograph(phoenix: RealPhoenix, pages: Sequence[tuple[str, str]], folder: P
     if browser is None:
         raise SystemExit("screenshots.py: needs chromium")
     folder.mkdir(exist_ok=True)
-    for name, page in pages:
+
+    def take(name: str, page: str) -> None:
         with tempfile.TemporaryDirectory() as profile:
             options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--window-size={SIZE}"]
             options += ["--force-prefers-reduced-motion", f"--virtual-time-budget={PATIENCE_MS}"]
@@ -119,6 +121,9 @@ def photograph(phoenix: RealPhoenix, pages: Sequence[tuple[str, str]], folder: P
             options += [f"http://127.0.0.1:{phoenix.port}/{page}"]
             subprocess.run([browser, *options], check=True, capture_output=True, timeout=180)
         print(folder / f"{name}.png")
+
+    with ThreadPoolExecutor() as pool:  # a browser waits most of the time
+        list(pool.map(take, *zip(*pages, strict=True)))
 
 
 def main() -> None:

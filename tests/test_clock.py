@@ -166,3 +166,18 @@ async def test_a_limit_that_was_met_leaves_no_timer() -> None:
         await clock.advance(100)
         assert handler.exception() is None
         assert clock.pending == []
+
+
+async def test_a_fake_timer_goes_off_among_the_variables_of_whoever_set_it() -> None:
+    """As those of an event loop do."""
+    variable: ContextVar[str] = ContextVar("variable")
+    seen: list[str] = []
+    for clock, wait in ((FakeClock(), 1.0), (Clock(), 0.0)):
+        variable.set("then")
+        clock.call_later(wait, lambda: seen.append(variable.get()))
+        variable.set("now")
+        if isinstance(clock, FakeClock):
+            await clock.advance(wait)
+        else:
+            await asyncio.sleep(0.001)
+    assert seen == ["then", "then"]

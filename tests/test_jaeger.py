@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -182,13 +185,27 @@ def test_links_are_references_in_the_older_api(jaeger: RealJaeger, stage: Stage)
     assert root["references"] == [{"refType": "FOLLOWS_FROM", "traceID": one.id, "spanID": one.root.id}]
 
 
+# Its resource is that of the first provider of a process.
+PROGRAM = """
+import pathlib, sys
+import clerk, scenes
+from real import RealJaeger
+port, http, grpc = sys.argv[1:]
+((_, shown),) = clerk.record_all(RealJaeger(int(port), http, grpc), "grpc", scenes.think(pathlib.Path()))
+print(shown.id)
+"""
+
+
 @pytest.mark.parametrize("attributes", ["", "ip=10.0.0.7"])
-def test_the_older_api_warns_of_events_alone_unless_it_knows_the_machine(
-    jaeger: RealJaeger, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, attributes: str
-) -> None:
-    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", attributes)
-    ((_, shown),) = clerk.record_all(jaeger, "grpc", scenes.think(tmp_path))
-    (trace,) = jaeger.get(f"/api/traces/{shown.id}")["data"]
+def test_the_older_api_warns_of_events_alone_unless_it_knows_the_machine(jaeger: RealJaeger, attributes: str) -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(jaeger.port), jaeger.http, jaeger.grpc],
+        env={**os.environ, "OTEL_RESOURCE_ATTRIBUTES": attributes, "PYTHONPATH": str(Path(__file__).parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (trace,) = jaeger.get(f"/api/traces/{told.stdout.strip()}")["data"]
     warned = {span["operationName"].split()[0]: span["warnings"] for span in trace["spans"] if span["warnings"]}
     assert list(warned) == ([] if attributes else ["event"])
     for (warning,) in warned.values():

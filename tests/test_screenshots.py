@@ -7,12 +7,8 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
-
-if TYPE_CHECKING:
-    from real import RealPhoenix
 
 pytestmark = pytest.mark.slow
 
@@ -25,9 +21,8 @@ def is_blank(picture: bytes) -> bool:
     return len(picture) < 90_000
 
 
-def test_each_picture_is_taken_and_shows_something(chromium: str, phoenix: RealPhoenix, tmp_path: Path) -> None:
-    assert chromium
-    assert phoenix
+@pytest.mark.usefixtures("chromium", "phoenix")
+def test_each_picture_is_taken_and_shows_something(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "scripts" / "screenshots.py", tmp_path], capture_output=True, text=True, check=True
     )

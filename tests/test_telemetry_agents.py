@@ -293,9 +293,13 @@ async def test_a_run_that_pauses_shows_the_question_and_one_that_goes_on_the_ans
 
 
 async def test_a_run_that_pauses_after_the_answer_shows_no_question() -> None:
-    class Waits(Asks):
+    class Waits(Workflow):
         @step
-        async def again(self, ctx: Context, ev: HumanResponseEvent) -> StopEvent:
+        async def ask(self, ev: StartEvent) -> InputRequiredEvent:
+            return InputRequiredEvent(prefix="How many?")
+
+        @step
+        async def wait(self, ctx: Context, ev: HumanResponseEvent) -> StopEvent:
             await ctx.wait_for_event(HumanResponseEvent)
             return StopEvent()
 
@@ -304,7 +308,7 @@ async def test_a_run_that_pauses_after_the_answer_shows_no_question() -> None:
         handler = Waits().run()
         await clock.settle()
         handler.ctx.send_event(HumanResponseEvent(response="one"))
-        await clock.advance(Asks.pause_grace + 1)
+        await clock.advance(Waits.pause_grace + 1)
         await handler.cancel_run()
     run = spans("invoke_w")[0]
     assert (run.attributes or {})["agentflow.outcome"] == "suspended"

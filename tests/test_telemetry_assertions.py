@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import replace
 from textwrap import dedent
 from typing import Any
@@ -199,3 +200,29 @@ def test_a_run_that_is_still_open_at_the_end_of_the_block_is_in_the_trace() -> N
         return trace
 
     asyncio.run(main()).has("invoke_workflow", outcome="suspended")
+
+
+@pytest.mark.parametrize(
+    ("span", "outcome", "says"),
+    [
+        (
+            "step",
+            "errror",
+            "outcome 'errror': there is no such outcome. Did you mean \"error\"? Choose from: ok, error,",
+        ),
+        ("stepp", None, "span 'stepp': there is no such span. Did you mean \"step\"?"),
+        ("excute_tool add", None, 'Did you mean "execute_tool"?'),
+    ],
+)
+def test_what_is_misspelt_is_an_error_and_no_success(span: str, outcome: str | None, says: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(says)):
+        assert_trace([]).has_no(span, outcome=outcome)
+
+
+def test_a_span_of_the_users_own_may_have_any_name() -> None:
+    assert_trace([]).has_no("my span").has_no("render")
+
+
+def test_what_has_no_spans_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"assert_trace\(None\).*Give it an OtlpReceiver"):
+        assert_trace(None)

@@ -13,12 +13,12 @@ import difflib
 from collections import Counter
 from contextlib import contextmanager
 from textwrap import dedent, indent
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast, get_args
 
-from agentflow.observe import add_observer, remove_observer
+from agentflow.observe import Outcome, add_observer, remove_observer
 
 from . import names
-from .conventions import check_trace
+from .conventions import CONVENTIONS, check_trace
 from .received import SpanRecord, record_of, tree_of
 from .spans import SpanObserver
 
@@ -62,6 +62,8 @@ class Trace:
         - `outcome`: "ok", "error", "timeout", "cancelled", "suspended", "retried", "collecting", "dropped".
         - `parent`: the span in which it is, "" for none.
         - `attributes`: values that it has, `...` for any.
+
+        Raises `ValueError` for an outcome that there is not, and for a first word that is a kind of span misspelt.
         """
         wanted = _Wanted(span, name, outcome, parent, attributes or {})
         all_of_them = self.spans
@@ -82,7 +84,7 @@ class Trace:
         parent: str | None = None,
         attributes: Mapping[str, object] | None = None,
     ) -> Self:
-        """There is no such span."""
+        """There is no such span. Raises `ValueError` as `has` does: what is misspelt is never there."""
         wanted = _Wanted(span, name, outcome, parent, attributes or {})
         all_of_them = self.spans
         found = [one for one in all_of_them if not wanted.misses(one, all_of_them)]
@@ -130,10 +132,19 @@ class Trace:
 
 
 def assert_trace(source: Any) -> Trace:
-    """What tests ask of spans: of those of an `OtlpReceiver`, an `InMemorySpanExporter`, or a list of spans."""
+    """What tests ask of spans: of those of an `OtlpReceiver`, an `InMemorySpanExporter`, or a list of spans.
+
+    Raises `TypeError` for anything else.
+    """
     finished: Callable[[], Iterable[Any]] | None = getattr(source, "get_finished_spans", None)
     if finished is not None:
         return Trace(finished)
+    if not hasattr(source, "spans") and not isinstance(source, list | tuple):
+        msg = (
+            f"assert_trace({source!r}): there are no spans in a {type(source).__name__}. Give it an OtlpReceiver, an "
+            "InMemorySpanExporter, or a list of spans."
+        )
+        raise TypeError(msg)
     return Trace(lambda: getattr(source, "spans", source))
 
 
@@ -168,6 +179,8 @@ class _Wanted:
     def __init__(
         self, span: str, name: str | None, outcome: str | None, parent: str | None, attributes: Mapping[str, object]
     ) -> None:
+        _check("outcome", outcome, get_args(Outcome), at_all=True)
+        _check("span", span.partition(" ")[0], tuple(CONVENTIONS), at_all=False)
         self._span = span if name is None else f"{span} {name}"
         self._outcome = outcome
         self._parent = parent
@@ -213,6 +226,17 @@ class _Wanted:
 
         best = min(spans, key=distance)
         return f"\nnearest is {best.name!r}: {', '.join(self.misses(best, spans))}"
+
+
+def _check(what: str, given: str | None, choices: tuple[str, ...], *, at_all: bool) -> None:
+    """What is misspelt would never be found. `at_all`: there are no others than these."""
+    if given is None or given in choices:
+        return
+    close = difflib.get_close_matches(given, choices, 1, 0.8)
+    if close or at_all:
+        meant = f' Did you mean "{close[0]}"?' if close else ""
+        msg = f"{what} {given!r}: there is no such {what}.{meant} Choose from: {', '.join(choices)}."
+        raise ValueError(msg)
 
 
 def _is(span: SpanRecord, name: str) -> bool:

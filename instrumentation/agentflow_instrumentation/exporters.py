@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .otlp import SignalName
-    from .page import Page
+    from .prometheus import Page
     from .readers import Readings
 
 _PRESETS = {
@@ -81,7 +81,7 @@ def make_metric_ways(
     if metrics is False or (metrics is True and left_out("metrics")):
         return []
     if metrics == "prometheus":
-        from .page import make_page  # noqa: PLC0415 because the SDK is heavy
+        from .prometheus import make_page  # noqa: PLC0415 because the SDK is heavy
 
         return [make_page()]
     from .readers import Readings  # noqa: PLC0415 because as above

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .content import Content
     from .discovery import Signal
     from .hub import Hub
-    from .page import Page
+    from .prometheus import Page
     from .readers import Readings
     from .redactors import Redactor
     from .spans import Events, SpanObserver
