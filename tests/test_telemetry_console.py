@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +25,7 @@ from opentelemetry.trace import (
 from agentflow import Event, StartEvent, StopEvent, Workflow, step
 from agentflow.observe import add_observer
 from agentflow_instrumentation import ConsoleExporter, SpanObserver
-from agentflow_instrumentation.direct import Direct
+from agentflow_instrumentation.console import Direct
 from agentflow_instrumentation.hub import SpanHub
 from agentflow_instrumentation.tree import duration
 
@@ -650,3 +652,23 @@ def test_what_somebody_else_has_written_stands_as_it_is() -> None:
         "invoke_workflow W  12.0 ms  error: ValueError: 2 x 3 <- 6",
         "└─ execute_tool multiply  1.0 ms  2 x 3 <- 6",
     ]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_process_that_is_forked_off_prints_nothing_of_its_parents(tmp_path: Path) -> None:
+    printed = Printed()
+    tracer = printed.provider.get_tracer("x")
+    with tracer.start_as_current_span("root"):
+        tracer.start_span("child").end()
+        told = tmp_path / "told"
+        child = os.fork()
+        if not child:
+            try:
+                printed.exporter.shutdown()
+                told.write_text(f"[{printed.file.getvalue()}]")
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+    assert told.read_text() == "[]"
+    assert "child" in printed.file.getvalue()

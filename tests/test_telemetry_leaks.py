@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -131,7 +132,7 @@ def notes(what: str, text: str) -> Notes:
 def told(made: Made, of_it: Notes, content: Content, error: BaseException | None = None) -> str:
     """All that goes out of a call, as JSON and as the console prints it."""
     exporter = InMemorySpanExporter()
-    provider = TracerProvider(shutdown_on_exit=False)
+    provider = TracerProvider(resource=Resource.get_empty(), shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     observer = SpanObserver(provider, content=content)
     kind, name, subject, result = made
@@ -160,6 +161,7 @@ WORDS = st.text(st.characters(categories=["L", "N"], max_codepoint=0x7F), min_si
 
 
 @pytest.mark.parametrize("what", MAKERS)
+@settings(max_examples=25)
 @given(text=WORDS)
 def test_without_content_no_text_goes_out(what: str, text: str) -> None:
     out = told(MAKERS[what](text), notes(what, text), "none")
@@ -168,6 +170,7 @@ def test_without_content_no_text_goes_out(what: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("what", MAKERS)
+@settings(max_examples=25)
 @given(text=WORDS)
 def test_without_content_no_text_of_an_error_goes_out(what: str, text: str) -> None:
     error = LLMError(text, code=text, status=400)
@@ -178,6 +181,7 @@ def test_without_content_no_text_of_an_error_goes_out(what: str, text: str) -> N
 
 @pytest.mark.parametrize("what", MAKERS)
 @pytest.mark.parametrize("content", ["preview", "full"])
+@settings(max_examples=25)
 @given(before=st.text(max_size=30))
 def test_with_content_no_secret_goes_out(what: str, content: Content, before: str) -> None:
     secret = "sk-proj-abcdefghijklmnop1234"  # noqa: S105 because it opens nothing

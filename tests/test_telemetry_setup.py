@@ -213,16 +213,15 @@ async def test_spans_of_the_application_go_the_same_way(receiver: OtlpReceiver) 
 
 def test_a_program_that_begins_random_anew_has_new_traces_all_the_same() -> None:
     before = random.getstate()
-    ids: set[int] = set()
-    with setup(InMemorySpanExporter()) as telemetry:
-        tracer = telemetry.tracer_provider.get_tracer("shop")
+    with setup(InMemorySpanExporter()):
+        places: list[trace.SpanContext] = []
         for _ in range(2):
             random.seed(0)
-            place = tracer.start_span("order").get_span_context()
-            ids |= {place.trace_id, place.span_id}
+            places.append(trace.get_tracer("shop").start_span("order").get_span_context())
     random.setstate(before)
-    assert len(ids) == 4
-    assert place.trace_flags == trace.TraceFlags.SAMPLED | getattr(trace.TraceFlags, "RANDOM_TRACE_ID", 0)
+    assert len({place.trace_id for place in places} | {place.span_id for place in places}) == 4
+    told = trace.TraceFlags.SAMPLED | getattr(trace.TraceFlags, "RANDOM_TRACE_ID", 0)
+    assert [place.trace_flags for place in places] == [told, told]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")

@@ -1,13 +1,15 @@
-"""The exporter that prints each trace as a tree."""
+"""The exporter that prints each trace as a tree, and the way to it."""
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections import deque
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import tree
+from .fork import after_fork
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 else:
     SpanExporter = object  # the SDK's class only says which methods there are, and it is heavy
+
+logger = logging.getLogger("agentflow")
 
 _MOST_ROWS = 20_000
 _MOST_TRACES = 256
@@ -39,6 +43,10 @@ class ConsoleExporter(SpanExporter):
 
     def __init__(self, file: TextIO | None = None) -> None:
         self._file = file
+        self._begin()
+        after_fork(self._begin)  # the parent prints what it has, and another of its threads may hold the lock
+
+    def _begin(self) -> None:
         self._traces: dict[int, _Trace] = {}
         self._lock = Lock()
         self._printed: deque[int] = deque(maxlen=_MOST_TRACES)
@@ -92,3 +100,48 @@ class ConsoleExporter(SpanExporter):
             drawn += f"and {trace.left_out:,} spans more, which were not kept\n"
         file.write(f"{drawn}\n")
         file.flush()
+
+
+class Direct:
+    """Hands each item on at once, in line: for what is shown to a person."""
+
+    def __init__(self, exporter: Any, place: str, *, key: object = None) -> None:
+        self.exporter = exporter
+        self.place = place
+        self.key = id(exporter) if key is None else key
+        """Of outlets with equal keys, the latest is used."""
+        self._failed = ""
+
+    def put(self, item: Any) -> None:
+        """Hand on an item."""
+        if self._failed:
+            return
+        try:
+            self.exporter.export((item,))
+        except Exception as error:  # noqa: BLE001 because a closed terminal must not end the program
+            self._failed = f"the trace could not be shown on {self.place}: {type(error).__name__}: {error}"
+            logger.warning(self._failed)
+
+    def not_yet(self) -> str:
+        """What went wrong."""
+        return self._failed
+
+    def unsaid(self) -> list[str]:
+        """Nothing: a warning is logged at once."""
+        return []
+
+    def problems(self) -> list[str]:
+        """What went wrong, if anything did."""
+        return [self._failed] if self._failed else []
+
+    def hurry(self) -> None:
+        """Nothing is queued."""
+
+    def flush(self, timeout: float) -> bool:  # noqa: ARG002 because it is an outlet's
+        """Nothing is queued."""
+        return not self._failed
+
+    def shutdown(self, timeout: float = 5.0) -> None:  # noqa: ARG002 because it is an outlet's
+        """Let the exporter show what it holds."""
+        if not self._failed:
+            self.exporter.shutdown()

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from .direct import Direct
 from .otlp import address, make_exporter, place_of, protocol_of
 from .outlet import Outlet
 from .reasons import without_secrets
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from .console import Direct
     from .otlp import SignalName
     from .prometheus import Page
     from .readers import Readings
@@ -48,7 +48,7 @@ def make_outlet(
         msg = f"setup(exporter={exporter!r}): there is no such exporter.{meant} Choose from: {', '.join(NAMES)}."
         raise ValueError(msg)
     if exporter == "console":
-        from .console import ConsoleExporter  # noqa: PLC0415 because only who prints needs it
+        from .console import ConsoleExporter, Direct  # noqa: PLC0415 because only who prints needs it
 
         return Direct(ConsoleExporter(), "the console", key="console")
     if exporter == "file":
@@ -148,7 +148,7 @@ def check_signals(wanted: Sequence[object], *, metrics: object, logs: object) ->
 
 
 def _given(exporter: Any) -> Outlet | Direct:
-    from .console import ConsoleExporter  # noqa: PLC0415 because only who prints needs it
+    from .console import ConsoleExporter, Direct  # noqa: PLC0415 because only who prints needs it
 
     given: object = exporter
     if isinstance(given, type) and callable(getattr(exporter, "export", None)):

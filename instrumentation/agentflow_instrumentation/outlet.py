@@ -135,16 +135,15 @@ class Outlet:
                 self._condition.notify_all()
                 self._condition.wait(1.0)
 
-    def heard(self, message: str) -> None:
-        """The exporter logged something while it exported."""
+    def heard(self, message: str) -> bool:
+        """The exporter logged something while it exported. True if its next attempts would only hold up the end."""
         if (self.reason and gives_up(message)) or (self._closed and self._late):
-            return  # nobody waits for it any more, so it says that it was interrupted
+            return False  # nobody waits for it any more, so it says that it was interrupted
         with self._condition:
             self.reason = message
             self._hopeless = shorten(message) == "connection refused"
             self._condition.notify_all()
-        if self._hopeless and self._in_flight and self._thread is None:
-            raise quiet.HopelessError(message)  # the program ends, and waits for this export
+        return self._hopeless and self._thread is None
 
     def refused(self, many: int, message: str) -> None:
         """The receiver took a request, but not so many of the items in it; with none, it merely says something."""

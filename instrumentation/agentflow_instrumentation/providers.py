@@ -1,4 +1,4 @@
-"""The providers of this process: those that are there, and those of ours where there are none."""
+"""The providers of this process: those that are there, else ours, and what these sample."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from inspect import signature
 from sys import modules
 from typing import TYPE_CHECKING, Any
 
-from . import discovery, names, sampling
+from . import discovery, names
 from .exporters import service_name
 from .hub import Hub, LogHub, SpanHub
 from .identity import ByIdentity
@@ -34,6 +34,20 @@ _GLOBALS = (
 )
 
 
+def check_share(sampling: object) -> None:
+    """Raise `ValueError` for what is no share."""
+    if sampling is None:
+        return
+    if isinstance(sampling, bool) or not isinstance(sampling, int | float) or not 0 <= sampling <= 1:
+        meant = ""
+        if isinstance(sampling, int | float) and not isinstance(sampling, bool) and 1 < sampling <= 100:  # noqa: PLR2004 because it is per cent
+            meant = f" For {sampling:g} %, write: sampling={sampling / 100:g}"
+        msg = f"setup(sampling={sampling!r}): a share of the traces is needed, from 0 for none to 1 for all.{meant}" + (
+            "" if meant else " Write: sampling=0.1"
+        )
+        raise ValueError(msg)
+
+
 def tracer_provider(name: str | None, share: float | None) -> Any:
     """The global provider; one of ours where there is none. `share`: of the traces, which one of others refuses."""
     from opentelemetry import trace  # noqa: PLC0415 because only who traces needs it
@@ -41,7 +55,7 @@ def tracer_provider(name: str | None, share: float | None) -> Any:
     there = trace.get_tracer_provider()
     if hasattr(there, "add_span_processor"):
         if share is not None and there not in ours:
-            sampling.refuse(share, there)
+            _refuse(share, there)
         return there
     if not isinstance(there, trace.ProxyTracerProvider):
         what = "takes no span processors"
@@ -62,7 +76,7 @@ def sample(provider: Any, share: float | None) -> Callable[[], None]:
     chosen = _samplers.get(provider)
     if chosen is None:
         return lambda: None
-    sampler = chosen[0] if share is None else sampling.sampler_of(share)
+    sampler = chosen[0] if share is None else _sampler_of(share)
     chosen.append(sampler)
     _use(provider, sampler)
 
@@ -73,6 +87,24 @@ def sample(provider: Any, share: float | None) -> Callable[[], None]:
         _use(provider, chosen[-1])
 
     return leave
+
+
+def _sampler_of(share: float) -> Any:
+    """Keeps that share of the traces that begin here, and of others what was decided where they began."""
+    from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased  # noqa: PLC0415 because the SDK is heavy
+
+    return ParentBased(TraceIdRatioBased(share))
+
+
+def _refuse(share: float, provider: object) -> None:
+    """Raise `ValueError`: whoever has set up the provider has chosen its sampler."""
+    name = type(provider).__name__
+    msg = (
+        f"setup(sampling={share:g}): a {name} is set up already, and its sampler stays. Call setup() before whatever "
+        f"sets it, or sample there: {name}(sampler=ParentBased(TraceIdRatioBased({share:g}))), or by the variables "
+        f"OTEL_TRACES_SAMPLER=parentbased_traceidratio OTEL_TRACES_SAMPLER_ARG={share:g}"
+    )
+    raise ValueError(msg)
 
 
 def _use(provider: Any, sampler: Any) -> None:

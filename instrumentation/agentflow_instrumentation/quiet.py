@@ -23,8 +23,9 @@ _NOISY = (
 class Ear(Protocol):
     """Whoever exports in this thread."""
 
-    def heard(self, message: str) -> None:
-        """The exporter has logged that something is wrong."""
+    def heard(self, message: str) -> bool:
+        """The exporter has logged that something is wrong. True if it is to give up."""
+        ...
 
     def refused(self, many: int, message: str) -> None:
         """The receiver took a request, but not so many of the items in it."""
@@ -59,8 +60,7 @@ class _KeepsBack(logging.Filter):
             details = getattr(sys.exc_info()[1], "details", None)  # exporters before 1.33 do not write them
             if callable(details) and "details: " not in message:
                 message = f"{message} Error details: {details()}"
-            ear.heard(message)
-            if is_too_large(message):
+            if ear.heard(message) or is_too_large(message):
                 raise HopelessError(message)  # no exporter has another way out of its next attempts
         return False
 

@@ -14,7 +14,6 @@ from .content import Content
 from .exporters import check, check_signals, left_out, make_log_outlet, make_metric_ways, make_outlet
 from .fork import after_fork
 from .redactors import checked
-from .sampling import check_share
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -178,7 +177,7 @@ def setup(  # noqa: PLR0913 because an application says all of it in one place
     check_signals(wanted, metrics=metrics, logs=logs)
     _check("content", content, get_args(Content))
     _check("events", events, ("spans", "links"))
-    check_share(sampling)
+    providers.check_share(sampling)
     hiding = checked(redactors)
     if discovery.is_off():
         return Telemetry()
