@@ -1254,9 +1254,14 @@ class Run:
         lines = (self.ready or (), *(self.backlog or {}).values())
         return [*(d for _, d, _ in (self.delayed or {}).values()), *(d for line in lines for d in line)]
 
+    @property
+    def _untaken(self) -> Outcome:
+        """What becomes of events that nobody took up: a run that is put away has them with it."""
+        return "suspended" if self.outcome == "suspended" else "dropped"
+
     def _drop(self, delivery: Delivery) -> None:
         if delivery.sent is not None and not delivery.sent.ended_at and self.watch is not None:
-            self.watch.finished(delivery.sent, None, "dropped")
+            self.watch.finished(delivery.sent, None, self._untaken)
 
     async def _wind_up(self, others: list[Worker]) -> None:
         """Wait for what was cancelled, for as long as the grace lasts; then tear down resources."""
@@ -1363,7 +1368,7 @@ class Run:
             self._drop(worker.delivery())
         for kept in self.waits.kept if self.waits is not None else ():
             if kept.sent is not None:
-                watch.finished(kept.sent, None, "dropped")
+                watch.finished(kept.sent, None, self._untaken)
         self.op = None
         if self.segment is not None:
             if self.segment.timer is not None:

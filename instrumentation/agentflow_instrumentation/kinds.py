@@ -181,7 +181,7 @@ CONVENTIONS: dict[str, Convention] = {
             "CHAIN",
             None,
             _IN_A_RUN | {"step"},
-            frozenset({"ok", "dropped"}),
+            frozenset({"ok", "dropped", "suspended"}),
             "none",
             _ALWAYS | {names.RUN_ID, names.WORKFLOW_OF, names.EVENT_TYPE},
             frozenset({names.SESSION, names.USER, names.CONVERSATION}),

@@ -81,7 +81,8 @@ class _Series:
         from opentelemetry.sdk.metrics._internal.measurement import Measurement  # noqa: PLC0415 because the SDK is there
 
         measured: Any = Measurement(0.0, 0, self._histogram, context, dict(self._attributes))
-        if not hasattr(measured, "__dict__") or set(vars(measured)) != _MEASUREMENT:
+        fields: dict[str, Any] = getattr(measured, "__dict__", {})
+        if set(fields) != _MEASUREMENT:
             return []
         self._kind, self._attributes = Measurement, measured.attributes
         found: list[Any] = []

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Tracer, TracerProvider
     from opentelemetry.util.types import AttributeValue
 
-    from agentflow.observe import Note, Operation, Ref
+    from agentflow.observe import Note, Operation, Outcome, Ref
 
     from .content import Content, Teller
     from .redactors import Redactor
@@ -131,6 +131,8 @@ class SpanObserver(Observer):
                 self._end_calls(run)
         elif run is not None and op.kind in _CLIENTS:
             run.calls.discard(trail)
+        elif run is not None:
+            run.parts.discard(trail)
         # it leads back to this operation; the events that a step has sent begin after its end
         trail.context = left_by(trail.context) if op.kind is _STEP and trail.context is not None else None
         span, trail.span = trail.span, None
@@ -159,14 +161,28 @@ class SpanObserver(Observer):
             tell(span, teller.facts())
 
     def close(self) -> None:
-        """End the spans of runs that are still open, as suspended: nobody will hear of their end."""
+        """End the spans of runs that are still open, and of what is open in them: nobody will hear of their end.
+
+        A run that stands still is suspended, one that works is cancelled, as far as it is told.
+        """
         # runs inside of runs first, as ever
         for trail in sorted(alive(self._runs), key=lambda trail: getattr(trail.span, "start_time", 0), reverse=True):
             if trail.run is not None:
                 self._end_calls(trail.run)
+                trail.lost = self._end_parts(trail.run)
             span, trail.span = trail.span, None
             if span is not None:
                 give_up(span, trail.lost)
+
+    def _end_parts(self, run: RunTrail) -> Outcome:
+        """End the steps and events of a run. Says how the run itself ends."""
+        parts, run.parts = run.parts, set()
+        works = any(not part.waits for part in parts)
+        for part in parts:
+            span, part.span = part.span, None
+            if span is not None:
+                give_up(span, "suspended" if part.waits or not works else part.lost)
+        return "cancelled" if works else "suspended"
 
     def _end_calls(self, run: RunTrail) -> None:
         """What still goes on in threads when the run has ended was left behind."""
@@ -248,8 +264,10 @@ class SpanObserver(Observer):
         trail.teller = teller
         if parent is not None:
             run = trail.run = parent.run
-            if run is not None and (run.silent or run.asked is not None) and agents.is_answer(op.subject):
-                self._answer(op.subject, run, parent)
+            if run is not None:
+                run.parts.add(trail)
+                if (run.silent or run.asked is not None) and agents.is_answer(op.subject):
+                    self._answer(op.subject, run, parent)
         op.ref.carry(self, trail)
         trail.attach(inside(span, op.ref, around))
 
@@ -281,7 +299,11 @@ class SpanObserver(Observer):
             attributes=made,
             start_time=op.started_at,
         )
-        op.ref.carry(self, Trail(span, span.get_span_context(), label, "dropped"))
+        trail = Trail(span, span.get_span_context(), label, "dropped")
+        if parent is not None and parent.run is not None:
+            trail.run = parent.run
+            parent.run.parts.add(trail)
+        op.ref.carry(self, trail)
 
     def _begin_call(self, op: Operation) -> None:
         """The call of a client belongs where it is made: in the current span, be it the user's own."""

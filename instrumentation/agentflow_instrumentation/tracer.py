@@ -18,7 +18,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import DEFAULT_TRACE_STATE, INVALID_SPAN_CONTEXT, Span, SpanContext, SpanKind, TraceFlags
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from opentelemetry.trace import Link, Tracer
     from opentelemetry.util.types import AttributeValue
@@ -104,6 +104,7 @@ def tell(span: Span, attributes: Mapping[str, AttributeValue]) -> None:
 _LIGHT = "AgentflowSpan"
 _PLACE = 1, 2, False, TraceFlags(TraceFlags.SAMPLED), DEFAULT_TRACE_STATE
 """A span's context, but for whether it is valid."""
+_new: Callable[..., Any] = tuple.__new__  # pyright: ignore[reportUnknownMemberType]  # because it makes tuples of anything
 _CURRENT = next(iter(trace.set_span_in_context(trace.INVALID_SPAN, Context())))
 _LARGEST_TRACE_ID = (1 << 128) - 1
 _LARGEST_SPAN_ID = (1 << 64) - 1
@@ -182,7 +183,7 @@ class _Starter:
             state = DEFAULT_TRACE_STATE if result.trace_state is None else result.trace_state
         span_id = ids.generate_span_id()
         is_valid = 0 < trace_id <= _LARGEST_TRACE_ID and 0 < span_id <= _LARGEST_SPAN_ID
-        span_context = tuple.__new__(SpanContext, (trace_id, span_id, False, flags, state, is_valid))
+        span_context: SpanContext = _new(SpanContext, (trace_id, span_id, False, flags, state, is_valid))
         metrics = getattr(tracer, "_tracer_metrics", None)
         ended = None if metrics is None else metrics.start_span(parent, decision)
         if not decision.is_recording():

@@ -43,13 +43,15 @@ def with_span(span: Span, context: Context) -> Context:
 class RunTrail:
     """What the trails of one run share."""
 
-    __slots__ = ("asked", "belongs", "calls", "history", "silent")
+    __slots__ = ("asked", "belongs", "calls", "history", "parts", "silent")
 
     def __init__(self) -> None:
         self.history: History | None = None
         """What the last chat of the run was sent."""
         self.calls: WeakSet[Trail] = WeakSet()
         """The calls of clients that are open: one in a thread may outlive the run."""
+        self.parts: set[Trail] = set()
+        """Its steps and events that are open."""
         self.belongs: dict[str, AttributeValue] = {}
         """The conversation that it belongs to, and whose, as all chats of the run say it, too."""
         self.silent = False
@@ -118,6 +120,12 @@ class Trail:
             self.counts = {}
         many = self.counts[name] = self.counts.get(name, 0) + 1
         return many
+
+    @property
+    def waits(self) -> bool:
+        """Does a step stand still until an event comes?"""
+        counts = self.counts or {}
+        return counts.get("waiting", 0) > counts.get("answered", 0)
 
     def attach(self, context: Context) -> None:
         """Make a context the current one, here."""
