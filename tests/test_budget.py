@@ -138,6 +138,9 @@ async def test_a_tool_that_takes_too_long_is_stopped() -> None:
     async def hang() -> None:
         await asyncio.Event().wait()
 
+    async def look() -> str:
+        return "nothing"  # in no thread: the clock would not wait for it
+
     with use_clock(FakeClock()) as clock, ScriptedModel([[call("1", "hang"), call("2")]]) as model:
         begun = clock.monotonic()
         handler = FunctionAgent([hang, look], model, budget=Budget(seconds=60)).run("x")

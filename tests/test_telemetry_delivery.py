@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from opentelemetry import metrics, trace
@@ -139,6 +139,32 @@ def test_every_item_that_many_threads_put_at_once_arrives_or_is_counted() -> Non
 
 
 # a receiver that is not there
+
+
+def test_of_long_items_fewer_wait() -> None:
+    """A collector that hangs costs some 64 MB, and not the texts of 32,768 spans."""
+    goes_on, taken = threading.Event(), threading.Event()
+
+    class Hanging:
+        def export(self, batch: Any) -> Any:
+            taken.set()
+            goes_on.wait(10)
+
+        def shutdown(self) -> None:
+            goes_on.set()
+
+    class Long:
+        attributes: ClassVar = {"input.value": "x" * 200_000}
+
+    outlet = Outlet(Hanging, "nowhere", cargo=Cargo("traces", "the trace", "span", "", 32_768, 4))
+    for _ in range(4):
+        outlet.put(Long())
+    assert taken.wait(10)
+    for _ in range(1_000):
+        outlet.put(Long())
+    outlet.shutdown(0)
+    assert 250 < outlet.lost < 350
+    assert outlet.lost + outlet.dropped == 1_000
 
 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])

@@ -139,13 +139,14 @@ def assert_trace(source: Any) -> Trace:
     finished: Callable[[], Iterable[Any]] | None = getattr(source, "get_finished_spans", None)
     if finished is not None:
         return Trace(finished)
+    found = Trace(lambda: getattr(source, "spans", source))
     if not hasattr(source, "spans") and not isinstance(source, list | tuple):
         msg = (
             f"assert_trace({source!r}): there are no spans in a {type(source).__name__}. Give it an OtlpReceiver, an "
             "InMemorySpanExporter, or a list of spans."
         )
         raise TypeError(msg)
-    return Trace(lambda: getattr(source, "spans", source))
+    return found
 
 
 @contextmanager

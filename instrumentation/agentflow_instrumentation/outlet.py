@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("agentflow")
 
 _SHORT_QUEUE, _DELAY = 2_048, 1_000
+_MOST_BYTES = 64 << 20
+"""About so much may wait in a queue, however long its items are."""
+_ITSELF = 2_048
+"""Bytes that an item takes beside its texts."""
+_SAMPLE = 32
 _LET_GO = 1.0
 """So many seconds an exporter has to let go when it is shut down."""
 
@@ -38,7 +43,8 @@ class Outlet:
     When the queue is full, the oldest items are dropped, and counted; with `keeps_all`, whoever puts one waits for
     room instead. `OTEL_BSP_MAX_QUEUE_SIZE` (here 32,768 spans, with `keeps_all` 2,048),
     `OTEL_BSP_MAX_EXPORT_BATCH_SIZE` (512) and `OTEL_BSP_SCHEDULE_DELAY` (1,000 ms) hold here, too, and `OTEL_BLRP_*`
-    for log records (8,192). A batch that is too large for the receiver is sent in halves.
+    for log records (8,192). Of long items fewer may wait: about 64 MB of them, and a batch. What is too large for the
+    receiver is sent in halves.
 
     - `make`: makes the exporter; once more in each process that is forked off this one, because two processes can't
       share a connection.
@@ -70,6 +76,8 @@ class Outlet:
         self._size = size = _number(cargo, "MAX_QUEUE_SIZE", _SHORT_QUEUE if keeps_all else cargo.queue)
         self._batch = min(size, _number(cargo, "MAX_EXPORT_BATCH_SIZE", cargo.batch))
         self._delay = _number(cargo, "SCHEDULE_DELAY", _DELAY) / 1000
+        self._room = size
+        """How many items of the length that they have now may wait."""
         self._queue: deque[Any] = deque()
         self._closed = False
         self._begin()
@@ -103,7 +111,7 @@ class Outlet:
         if self._keeps_all:
             self._wait_for_room()
         queue.append(item)
-        if len(queue) > self._size and not self._keeps_all:
+        if len(queue) > self._room and not self._keeps_all:
             self._drop()
         if self._thread is None:
             self._start()
@@ -113,7 +121,7 @@ class Outlet:
     def _drop(self) -> None:
         """Drop the oldest items, each counted, however many threads put some at once."""
         with self._condition:
-            many = len(self._queue) - self._size
+            many = len(self._queue) - self._room
             for _ in range(many):
                 self._queue.popleft()
             self.dropped += max(0, many)
@@ -273,7 +281,11 @@ class Outlet:
             batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._batch))]
             self._in_flight = len(batch)
             self._hopeless = False
-            return batch
+        if batch:
+            sample = batch[:: max(1, len(batch) // _SAMPLE)]
+            mean = sum(map(_weight, sample)) // len(sample)
+            self._room = min(self._size, max(self._batch, _MOST_BYTES // mean))
+        return batch
 
     def _run(self) -> None:
         quiet.listen(self)
@@ -364,6 +376,15 @@ def _instrument_nothing_here() -> None:
 
     for key in ("suppress_instrumentation", getattr(context, "_SUPPRESS_INSTRUMENTATION_KEY", "")):
         context.attach(context.set_value(key, value=True))
+
+
+def _weight(item: Any) -> int:
+    """About how many bytes a span or a log record takes."""
+    item = getattr(item, "log_record", item)
+    told: list[Any] = [getattr(item, "body", None)]
+    for one in (item, *getattr(item, "events", ())):
+        told += (getattr(one, "attributes", None) or {}).values()
+    return _ITSELF + sum(len(text) for text in told if isinstance(text, str))
 
 
 def _number(cargo: Cargo, variable: str, default: int) -> int:

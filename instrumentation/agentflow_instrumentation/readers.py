@@ -83,6 +83,11 @@ def _reader_into(readings: Readings) -> Any:
     class Reader(PeriodicExportingMetricReader):
         over = False
 
+        def collect(self, timeout_millis: float = 10_000) -> None:  # type: ignore[misc]  # because the SDK complains else
+            """Read, unless it is over: its thread may wish to once more, and the SDK would complain."""
+            if not self.over:
+                super().collect(timeout_millis)
+
         def shutdown(self, timeout_millis: float = 30_000, **more: Any) -> None:
             """Stop, once: a provider that lets go of a reader shuts it down, too."""
             if not self.over:

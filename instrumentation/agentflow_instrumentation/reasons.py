@@ -36,7 +36,7 @@ _SECRETS = (
 
 def gives_up(message: str) -> bool:
     """Does an exporter merely say that it gives up? Why it had to was said before."""
-    return re.search("shutdown|max retries", message, re.IGNORECASE) is not None
+    return re.search("shutdown|max retries(?! exceeded)", message, re.IGNORECASE) is not None
 
 
 def is_too_large(message: str) -> bool:

@@ -18,7 +18,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import DEFAULT_TRACE_STATE, INVALID_SPAN_CONTEXT, Span, SpanContext, SpanKind, TraceFlags
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from opentelemetry.trace import Link, Tracer
     from opentelemetry.util.types import AttributeValue
@@ -104,7 +104,7 @@ def tell(span: Span, attributes: Mapping[str, AttributeValue]) -> None:
 _LIGHT = "AgentflowSpan"
 _PLACE = 1, 2, False, TraceFlags(TraceFlags.SAMPLED), DEFAULT_TRACE_STATE
 """A span's context, but for whether it is valid."""
-_new: Callable[..., Any] = tuple.__new__  # pyright: ignore[reportUnknownMemberType]  # because it makes tuples of anything
+_new: Any = getattr(tuple, "__new__")  # noqa: B009 because its type is partly unknown
 _CURRENT = next(iter(trace.set_span_in_context(trace.INVALID_SPAN, Context())))
 _LARGEST_TRACE_ID = (1 << 128) - 1
 _LARGEST_SPAN_ID = (1 << 64) - 1
