@@ -199,7 +199,7 @@ def test_a_run_that_is_still_open_at_the_end_of_the_block_is_in_the_trace() -> N
         await handler.cancel_run()
         return trace
 
-    asyncio.run(main()).has("invoke_workflow", outcome="suspended")
+    asyncio.run(main()).has("invoke_workflow", outcome="cancelled")
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,9 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from agentflow import StartEvent, StopEvent, Workflow, step
 from agentflow_instrumentation import discovery, setup
 from agentflow_instrumentation.outlet import Outlet
+from agentflow_instrumentation.pipeline import Cargo
 from agentflow_instrumentation.reasons import without_secrets
 from agentflow_instrumentation.testing import OtlpReceiver
-from agentflow_instrumentation.way import Cargo
 from freshly import closed_port, forget_providers, threads_of_ours
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .otlp import address, make_exporter, place_of, protocol_of
 from .outlet import Outlet
+from .pipeline import LOGS, TRACES
 from .reasons import without_secrets
-from .way import LOGS, TRACES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace import ReadableSpan, Span
 
-    from .way import Way
+    from .pipeline import Way
 
 
 class Hub:

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from . import quiet
 from .fork import after_fork
+from .pipeline import METRICS, TRACES
 from .reasons import gives_up, is_too_large, shorten
 from .tally import EXPORT
-from .way import METRICS, TRACES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .way import Cargo
+    from .pipeline import Cargo
 
 logger = logging.getLogger("agentflow")
 

@@ -6,7 +6,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from .outlet import Outlet
-from .way import METRICS
+from .pipeline import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

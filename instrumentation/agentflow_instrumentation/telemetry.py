@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from sys import modules
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
-from . import discovery, parts, providers
+from . import discovery, providers, signals
 from .content import Content
 from .exporters import check, check_signals, left_out, make_log_outlet, make_metric_ways, make_outlet
 from .fork import after_fork
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
     from .otlp import Protocol
-    from .parts import Part
+    from .pipeline import Way
     from .redactors import Redactor
+    from .signals import Part
     from .spans import Events
-    from .way import Way
 
 ExporterName = Literal["otlp", "phoenix", "jaeger", "console", "file"]
 
@@ -196,16 +196,16 @@ def setup(  # noqa: PLR0913 because an application says all of it in one place
             undo.callback(way.shutdown, 0)
         if outlets:
             provider = providers.tracer_provider(service_name, sampling)
-            made["traces"] = parts.traces(
+            made["traces"] = signals.traces(
                 provider, outlets, sampling=sampling, content=content, events=events, redactors=hiding
             )
             undo.callback(made["traces"].undo_all)
         if ways:
-            made["metrics"] = parts.metrics(providers.meter_provider(service_name), ways)
+            made["metrics"] = signals.metrics(providers.meter_provider(service_name), ways)
             undo.callback(made["metrics"].undo_all)
         if log_outlet:
             provider = providers.logger_provider(service_name)
-            made["logs"] = parts.logs(provider, log_outlet, content=content, redactors=hiding)
+            made["logs"] = signals.logs(provider, log_outlet, content=content, redactors=hiding)
         undo.pop_all()
     return Telemetry(**made)
 

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from .content import Content
     from .discovery import Signal
     from .hub import Hub
+    from .pipeline import Way
     from .prometheus import Page
     from .readers import Readings
     from .redactors import Redactor
     from .spans import Events, SpanObserver
-    from .way import Way
 
 _previewing: WeakSet[_Spans] = WeakSet()
 """Those whose content level nobody chose: it is "none" as soon as spans go elsewhere than to the terminal."""
