@@ -129,6 +129,22 @@ async def test_a_trace_arrives_whole(receiver: OtlpReceiver, protocol: Any) -> N
     assert {headers["x-team"] for headers in receiver.headers} == {"cats"}
 
 
+async def test_the_variables_of_phoenix_name_its_server_and_its_key(
+    receiver: OtlpReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PHOENIX_COLLECTOR_ENDPOINT", receiver.http_endpoint)
+    monkeypatch.setenv("PHOENIX_API_KEY", "phoenix-key")
+    with setup("phoenix"):
+        await Chain().run()
+    assert receiver.spans
+    assert receiver.headers[0]["authorization"] == "Bearer phoenix-key"
+
+
+def test_a_file_in_a_folder_that_is_not_there_is_an_error_that_says_so(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"there is no folder '.*missing'. Make it first: mkdir -p"):
+        setup("file", path=tmp_path / "missing" / "traces.jsonl")
+
+
 async def test_the_standard_variables_say_where_to(receiver: OtlpReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.http_endpoint)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")

@@ -1,4 +1,4 @@
-"""Exporters by name. The presets are nothing but endpoints."""
+"""Exporters by name. The presets are nothing but endpoints; Phoenix's own variables name its server and key, too."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from .prometheus import Page
     from .readers import Readings
 
+_PATH = "/v1/traces"
 _PRESETS = {
-    "phoenix": {"http/protobuf": "http://localhost:6006/v1/traces", "grpc": "http://localhost:4317"},
-    "jaeger": {"http/protobuf": "http://localhost:4318/v1/traces", "grpc": "http://localhost:4317"},
+    "phoenix": {"http/protobuf": f"http://localhost:6006{_PATH}", "grpc": "http://localhost:4317"},
+    "jaeger": {"http/protobuf": f"http://localhost:4318{_PATH}", "grpc": "http://localhost:4317"},
 }
 _OTLP = ("otlp", *_PRESETS)
 NAMES = (*_OTLP, "console", "file")
@@ -55,6 +56,11 @@ def make_outlet(
         return _file(path)
     chosen = protocol_of("traces", protocol)
     where = _PRESETS.get(exporter, {}).get(chosen) if endpoint is None else endpoint
+    if exporter == "phoenix":
+        if endpoint is None and (named := os.environ.get("PHOENIX_COLLECTOR_ENDPOINT")):
+            where = named if chosen == "grpc" else f"{named.rstrip('/').removesuffix(_PATH)}{_PATH}"
+        if key := os.environ.get("PHOENIX_API_KEY"):
+            headers = {"authorization": f"Bearer {key}", **(headers or {})}
     where = address("traces", where, chosen)
     place = place_of("traces", where, chosen)
     make = partial(make_exporter, "traces", where, chosen, headers)
@@ -173,6 +179,9 @@ def _file(path: str | Path | None) -> Outlet:
         raise ValueError(msg)
     from .otlpfile import FileExporter  # noqa: PLC0415 because only who writes a file needs it
 
+    if not os.path.isdir(folder := os.path.dirname(os.path.realpath(path))):  # noqa: PTH112, PTH120 because it may be text
+        msg = f'setup("file", path={str(path)!r}): there is no folder {folder!r}. Make it first: mkdir -p {folder}'
+        raise FileNotFoundError(msg)
     return Outlet(partial(FileExporter, path), str(path), key=os.path.realpath(path), keeps_all=True)
 
 

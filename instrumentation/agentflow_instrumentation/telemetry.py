@@ -140,8 +140,8 @@ def setup(  # noqa: PLR0913 because an application says all of it in one place
     - `exporter`: "otlp", "phoenix" and "jaeger" send OTLP; "console" prints each trace as a tree when it has ended;
       "file" appends OTLP JSON lines to `path`. A `SpanExporter` of your own is fine, and several, as a list.
     - `endpoint`: the server's address, for all that send OTLP. By default Phoenix's and Jaeger's own on this machine,
-      for "otlp" what the `OTEL_EXPORTER_OTLP_*` variables say. Over http, `/v1/traces`, `/v1/metrics` and `/v1/logs`
-      are added where no path is given.
+      for "otlp" what the `OTEL_EXPORTER_OTLP_*` variables say; `PHOENIX_COLLECTOR_ENDPOINT` and `PHOENIX_API_KEY` name
+      another Phoenix. Over http, `/v1/traces`, `/v1/metrics` and `/v1/logs` are added where no path is given.
     - `protocol`: "http/protobuf" or "grpc"; by default what `OTEL_EXPORTER_OTLP_PROTOCOL` says, else http.
     - `headers`: sent with every request.
     - `service_name`: by default `OTEL_SERVICE_NAME`, else the name of the program. In Phoenix it is the project, too,
