@@ -96,6 +96,7 @@ class Origin(NamedTuple):
 
 _NO_LUGGAGE: Any = cast("Any", MappingProxyType({}))
 _ids = itertools.count(1)
+_RUN, _STEP, _EVENT = Kind.RUN, Kind.STEP, Kind.EVENT  # a look into an enum costs as much as a call
 
 
 class Operation:
@@ -179,7 +180,7 @@ class RunOperation(Operation):
     __slots__ = ("luggage", "origin", "segment", "session", "suspended_ns", "user")
 
     def __init__(self, name: str, *, run_id: str, parent: Ref | None, subject: object) -> None:
-        super().__init__(Kind.RUN, name, run_id=run_id, workflow=name, parent=parent, subject=subject)
+        super().__init__(_RUN, name, run_id=run_id, workflow=name, parent=parent, subject=subject)
         self.segment = 1
         self.suspended_ns = 0
         self.origin = None
@@ -220,7 +221,6 @@ class Observer:
         """An operation ended; `op.outcome` says how."""
 
 
-_STEP, _EVENT = Kind.STEP, Kind.EVENT  # a look into an enum costs as much as a call
 _Entry = tuple[Observer, "Callable[..., Any]"]
 _Hooks = dict[Kind, tuple[_Entry, ...]]
 
@@ -268,17 +268,23 @@ def _make_table(observers: tuple[Observer, ...]) -> _Table:
 class Watch:
     """The observers of one run. An observer that raises is logged once and dropped for the run."""
 
-    __slots__ = ("_muted", "_observers", "_table", "events", "steps")
+    __slots__ = ("_muted", "_observers", "_table", "_whole", "events", "steps")
 
     def __init__(self, observers: tuple[Observer, ...]) -> None:
         self._observers = observers
         self._muted: tuple[Observer, ...] = ()
-        self._apply()
+        """Those that hear of nothing but the end of the run."""
+        self._whole = _table(observers)
+        self._tell(self._whole)
 
-    def _apply(self) -> None:
-        self._table = table = _table(self._observers)
+    def _tell(self, table: _Table) -> None:
+        self._table = table
         self.steps = _STEP in table.wanted
         self.events = _EVENT in table.wanted
+
+    def _tell_the_others(self) -> None:
+        quiet = [id(muted) for muted in self._muted]
+        self._tell(_table(tuple([o for o in self._observers if id(o) not in quiet])))
 
     def wants(self, kind: Kind) -> bool:
         """Does anyone listen to operations of this kind?"""
@@ -292,9 +298,9 @@ class Watch:
             except Exception:  # noqa: BLE001 because an observer never stops a run
                 self._drop(observer)
             else:
-                if answer is False and op.kind is Kind.RUN:
+                if answer is False and op.kind is _RUN:
                     self._muted = (*self._muted, observer)
-                    self._leave_out(observer)
+                    self._tell_the_others()
 
     def noted(self, op: Operation, name: str, facts: dict[str, Any]) -> None:
         """Tell that something happened in `op`."""
@@ -314,9 +320,9 @@ class Watch:
         """Tell that `op` ended, now or at a moment that is over, in nanoseconds since the epoch."""
         op.ended_at = at_ns or time.time_ns()
         op.outcome = outcome
-        if self._muted and op.kind is Kind.RUN:
-            self._observers, self._muted = (*self._observers, *self._muted), ()
-            self._apply()
+        if self._muted and op.kind is _RUN:
+            self._muted = ()
+            self._tell(self._whole)
         for observer, hook in self._table.finished.get(op.kind, ()):
             try:
                 hook(op, error)
@@ -326,15 +332,15 @@ class Watch:
     def dismiss(self) -> None:
         """Tell nobody anything more."""
         self._observers = self._muted = ()
-        self._apply()
+        self._whole = _table(())
+        self._tell(self._whole)
 
     def _drop(self, observer: Observer) -> None:
         logger().exception("an observer raised; it is dropped for this run", observer=repr(observer))
-        self._leave_out(observer)
-
-    def _leave_out(self, observer: Observer) -> None:
         self._observers = tuple(o for o in self._observers if o is not observer)
-        self._apply()
+        self._muted = tuple(o for o in self._muted if o is not observer)
+        self._whole = _table(self._observers)
+        self._tell_the_others()
 
 
 class Scope:

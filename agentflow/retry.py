@@ -129,8 +129,8 @@ class ExponentialBackoffRetryPolicy:
 
 def is_tenacity(policy: object) -> TypeIs[tenacity.BaseRetrying]:
     """Is it a tenacity object? Where tenacity was never imported, nothing is."""
-    module = sys.modules.get("tenacity")
-    return module is not None and isinstance(policy, module.BaseRetrying)
+    # another thread may be importing it just now: what it has not defined yet, no policy is
+    return isinstance(policy, getattr(sys.modules.get("tenacity"), "BaseRetrying", ()))
 
 
 def check_policy(policy: object, where: str) -> None:

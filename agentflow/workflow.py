@@ -236,6 +236,12 @@ class Workflow(Generic[StartT, ResultT]):
     def _make_run(self, host: Host, ctx: Context[Any] | None) -> Run:
         if ctx is None:
             return Run(host, StateStore(host.graph.state))
+        if not hasattr(ctx, "_run"):
+            msg = (
+                f"run(ctx=...) was given a {type(ctx).__name__}, and a Context is needed. What was stored is read by: "
+                "run(ctx=Context.from_dict(workflow, data))"
+            )
+            raise WorkflowRuntimeError(msg)
         old: Any = ctx._run
         if ctx._plan is not None:
             msg = "run(ctx=...) was given the context of a step. A run of its own is started without: workflow.run(...)"

@@ -284,6 +284,30 @@ async def test_work_that_takes_long_is_no_pause() -> None:
     assert segments(seen) == [(1, "ok")]
 
 
+async def test_a_run_is_said_to_wait_when_nothing_of_it_goes_on_any_more() -> None:
+    class Both(Workflow):
+        @step
+        async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            await ctx.wait_for_event(Answer)
+            return StopEvent()
+
+        @step
+        async def work(self, ev: StartEvent) -> None:
+            await clock.sleep(GRACE - 1)
+
+    with record() as seen, use_clock(FakeClock()) as clock:
+        handler = Both().run()
+        await clock.advance(GRACE - 2)
+        (run,) = seen.find("run")
+        assert waits_told(seen, run) == []
+        await clock.advance(GRACE - 2)
+        assert waits_told(seen, run) == [{"type": "Answer"}]
+        assert segments(seen) == [(1, "open")], "its grace began when the work was done"
+        handler.ctx.send_event(Answer())
+        await handler
+    assert segments(seen) == [(1, "ok")]
+
+
 async def test_a_wait_that_is_too_long_ends_in_a_segment_of_its_own() -> None:
     class Limited(Workflow):
         @step

@@ -309,12 +309,15 @@ def test_the_collector_sends_traces_to_phoenix_and_to_jaeger(collected: tuple[Ot
 
 def test_a_dot_on_a_curve_leads_to_a_trace(watched: Watched, collected: tuple[OtlpReceiver, OtlpReceiver]) -> None:
     phoenix, _ = collected
-    exemplars = watched.prometheus.get(
-        "query_exemplars",
-        query='gen_ai_invoke_workflow_duration_seconds_bucket{job="collected"}',
-        start=str(time.time() - 60),
-        end=str(time.time()),
-    )
-    named = {one["labels"]["trace_id"] for series in exemplars for one in series["exemplars"]}
-    assert named
-    assert named & {span.trace_id for span in phoenix.spans}
+    curve = 'gen_ai_invoke_workflow_duration_seconds_bucket{job="collected"}'
+
+    def named() -> set[str]:
+        now = time.time()
+        found = watched.prometheus.get("query_exemplars", query=curve, start=str(now - 60), end=str(now))
+        return {one["labels"]["trace_id"] for series in found for one in series["exemplars"]}
+
+    watched.prometheus.until(curve)
+    give_up = time.monotonic() + 30
+    while not named() & {span.trace_id for span in phoenix.spans}:
+        assert time.monotonic() < give_up, named()
+        time.sleep(0.2)

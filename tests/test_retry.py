@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -658,3 +660,15 @@ def test_what_is_no_policy_is_refused_at_the_step(policy: Any, said: str) -> Non
     """When the class is defined, naming the step."""
     with pytest.raises(WorkflowValidationError, match=rf"step 'only'.*{said}"):
         flaky(policy)
+
+
+async def test_a_library_that_another_thread_is_importing_just_now_fails_no_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Fine(Workflow):
+        @step(retry_policy=Retry(attempts=2, wait=0))
+        async def one(self, ev: StartEvent) -> StopEvent:
+            return StopEvent(result="fine")
+
+    monkeypatch.setitem(sys.modules, "tenacity", ModuleType("tenacity"))
+    assert await Fine().run() == "fine"

@@ -540,7 +540,8 @@ def test_a_process_that_is_forked_off_ends_no_span_of_its_parent(tmp_path: Path)
         "tell = lambda span: f'{os.getpid()} {span.name} {span.attributes[\"agentflow.outcome\"]}\\n'\n"
         "provider = TracerProvider()\n"
         "provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter(formatter=tell)))\n"
-        "add_observer(SpanObserver(provider))\n"
+        "observer = SpanObserver(provider)\n"
+        "add_observer(observer)\n"
         "async def main():\n"
         "    handler = Flow().run()\n"
         "    await asyncio.sleep(0)\n"
@@ -548,12 +549,14 @@ def test_a_process_that_is_forked_off_ends_no_span_of_its_parent(tmp_path: Path)
         "        os.waitpid(child, 0)\n"
         "        await handler\n"
         "        print(os.getpid(), 'is over', flush=True)\n"
+        "    elif 'observer' in sys.argv:\n"
+        "        observer.close()\n"
         "loop = asyncio.new_event_loop()\n"
         "loop.run_until_complete(main())\n"
         "if 'close' in sys.argv: loop.close()\n",
         "utf-8",
     )
-    for how in ("leave", "close"):
+    for how in ("leave", "close", "observer"):
         command = [sys.executable, "-W", "ignore::DeprecationWarning", str(program), how]
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
         lines = [line.partition(" ") for line in done.stdout.splitlines()]

@@ -842,3 +842,13 @@ def test_damaged_data_is_read_or_refused_but_never_raises_another_error(data: st
 async def _settle() -> None:
     for _ in range(20):
         await asyncio.sleep(0)
+
+
+async def test_what_was_stored_is_no_context_and_the_error_says_how_to_make_it_one() -> None:
+    class One(Workflow):
+        @step
+        async def one(self, ev: StartEvent) -> StopEvent:
+            return StopEvent()
+
+    with pytest.raises(WorkflowRuntimeError, match=r"a dict, and a Context.*Context.from_dict\(workflow, data\)"):
+        await One().run(ctx={"version": 1})  # type: ignore[arg-type]  # because that is the mistake

@@ -13,8 +13,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from agentflow import StartEvent, StopEvent, Workflow, step
+from agentflow import Context, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent, Workflow, step
+from agentflow.clock import use_clock
 from agentflow.observe import Kind, add_observer, operation
+from agentflow.testing import FakeClock
 from agentflow_agents.records import ToolExecution
 from agentflow_instrumentation import SpanObserver
 from agentflow_instrumentation.content import Content
@@ -513,6 +515,57 @@ async def test_the_size_of_a_trace_grows_with_its_turns_not_with_their_square() 
     assert max(sizes[1:]) - min(sizes[1:]) < 10
     told = [facts(span)["agentflow.chat.input.size"] for span in await chats(turns, "none")]
     assert told == [sum(len(m.text) + 2 * (m is ANSWER.message) for m in turn) for turn in turns]
+
+
+class Ask(InputRequiredEvent):
+    pass
+
+
+class Answer(HumanResponseEvent):
+    pass
+
+
+class Pausing(Workflow):
+    """One step waits with a chat behind it and one before it, another goes on with the same messages."""
+
+    @step
+    async def wait(self, ev: StartEvent, ctx: Context) -> None:
+        chat([SYSTEM, QUESTION])
+        await ctx.wait_for_event(Answer)
+        chat([SYSTEM, QUESTION, ASKED])
+
+    @step
+    async def ask(self, ev: StartEvent) -> Ask:
+        return Ask()
+
+    @step
+    async def go_on(self, ev: Answer) -> StopEvent:
+        chat([SYSTEM, QUESTION, ASKED])
+        chat([SYSTEM, QUESTION, ASKED, TOLD])
+        return StopEvent()
+
+
+async def test_after_a_pause_a_new_trace_tells_everything_once_and_an_old_one_goes_on_with_what_is_new() -> None:
+    spans = watch("full")
+    with use_clock(FakeClock()) as clock:
+        handler = Pausing().run()
+        await clock.advance(Workflow.pause_grace + 1)
+        handler.ctx.send_event(Answer())
+        await handler
+    made = spans()
+    trace_of = {f"{c.span_id:016x}": c.trace_id for span in made if (c := span.context)}
+    old = next(span for span in made if span.name.startswith("invoke_workflow")).context
+    assert old
+    told: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
+    for span in made:
+        if span.name == "chat tiny" and (own := span.context):
+            here = facts(span)
+            before = here.get("agentflow.chat.history.messages", 0)
+            new = len(json.loads(here["gen_ai.input.messages"]))
+            told[own.trace_id == old.trace_id].append((before, new))
+            earlier = here.get("agentflow.chat.history.span_id")
+            assert earlier is None or trace_of[earlier] == own.trace_id, "what was told stands in the same trace"
+    assert told == {True: [(0, 2), (2, 1)], False: [(0, 3), (3, 1)]}
 
 
 def test_a_chat_outside_of_runs_tells_all_of_its_messages() -> None:

@@ -7,9 +7,12 @@ import os
 import subprocess
 import sys
 from textwrap import dedent
+from types import ModuleType
 from typing import Any
 
 import pytest
+
+from agentflow_instrumentation import discovery
 
 WORKFLOW = """
 import asyncio, json, sys
@@ -211,3 +214,11 @@ def test_the_package_is_light_and_its_names_are_there_when_asked_for() -> None:
     functions = ["add_trace_context", "configure_logging", "continued", "extract", "inject", "pattern", "setup"]
     names = classes + functions
     assert told == [[], names, "module 'agentflow_instrumentation' has no attribute 'nothing'"]
+
+
+def test_a_module_that_another_thread_is_importing_just_now_costs_no_run_its_trace(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = "agentflow_instrumentation.fields"
+    monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    assert discovery.observers() is None

@@ -13,7 +13,7 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from opentelemetry import baggage, trace
 from opentelemetry import context as otel
@@ -134,6 +134,8 @@ def test_headers_that_are_there_stay() -> None:
 
 
 @given(st.dictionaries(st.text() | st.binary(), st.text() | st.binary() | st.none() | st.integers()) | st.none())
+@example({"traceparent": 7, "tracestate": None, "baggage": 1.5})
+@example([("traceparent", ["00"]), ("traceparent", b"\xff")])
 def test_headers_that_mean_nothing_change_nothing(headers: Any) -> None:
     with continued(headers):
         assert trace.get_current_span() is trace.INVALID_SPAN

@@ -336,3 +336,11 @@ def test_what_is_no_redactor_is_named(wrong: Any) -> None:
 def test_one_redactor_is_no_list_of_them() -> None:
     with pytest.raises(TypeError, match=r"Write redactors=\[...\]"):
         SpanObserver(redactors=broken)  # type: ignore[arg-type]  # because that is what is tested
+
+
+def test_a_redactor_that_would_have_to_be_awaited_is_refused() -> None:
+    async def redact(text: str, where: str) -> str:
+        return text
+
+    with pytest.raises(TypeError, match=r"can't be async. Write: def redact\(text, where\)"):
+        SpanObserver(redactors=[redact])  # type: ignore[list-item]  # because that is the mistake

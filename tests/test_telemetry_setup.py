@@ -32,6 +32,7 @@ from agentflow_instrumentation.ids import Ids
 from agentflow_instrumentation.otlp import Protocol
 from agentflow_instrumentation.outlet import Outlet
 from agentflow_instrumentation.reasons import shorten
+from agentflow_instrumentation.tally import EXPORT
 from agentflow_instrumentation.testing import OtlpReceiver
 
 SPANS = {"invoke_workflow Chain", "event StartEvent", "step one", "event Middle", "step two"}
@@ -477,6 +478,8 @@ async def test_a_full_queue_drops_the_oldest_counts_them_and_says_so_once(
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "10")
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "5")
     gate = Gate()
+    key = ("traces", "queue_full")
+    counted = EXPORT.read().get(key, 0)
     with setup(gate) as telemetry:
         await Chain().run()
         assert gate.entered.wait(10)
@@ -484,6 +487,7 @@ async def test_a_full_queue_drops_the_oldest_counts_them_and_says_so_once(
             await Chain().run()
         gate.open.set()
         assert telemetry.flush() == ["10 spans lost on the way to Gate: too many at once"]
+    assert EXPORT.read()[key] - counted == 10, "the metric has as many"
     assert len(gate.taken) == 15
     assert gate.taken[-1] == "invoke_workflow Chain"
     assert [r.message for r in caplog.records] == ["more spans are made than can be sent to Gate; the oldest are lost"]
@@ -758,3 +762,8 @@ async def test_the_receiver_has_values_of_every_kind(receiver: OtlpReceiver) -> 
 def test_a_handle_of_nothing_is_harmless() -> None:
     telemetry = Telemetry()
     assert telemetry.flush() == telemetry.shutdown() == []
+
+
+def test_a_header_that_is_no_text_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"a header is text. Write: headers={'a': \"1\"}"):
+        setup("otlp", headers={"a": 1})  # type: ignore[dict-item]  # because that is the mistake

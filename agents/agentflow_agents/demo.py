@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import io
+import os
 import sys
 from contextlib import suppress
 from functools import partial
@@ -128,8 +129,14 @@ async def _demo(question: str, folder: Path, export: str | None) -> int:
     trace = drawn.getvalue().decode(encoding).rstrip()
     print(f"\nThe trace:\n\n{trace or NO_TRACE}")
     if trace and export is not None and not problems:
-        print(f"\nIt was sent to {PLACES.get(export, export)}")
+        print(f"\nIt was sent to {_place(export)}")
     return _complain(*problems)
+
+
+def _place(export: str) -> str:
+    """Where the trace is looked at."""
+    elsewhere = os.environ.get("PHOENIX_COLLECTOR_ENDPOINT") if export == "phoenix" else None
+    return elsewhere or PLACES.get(export, export)
 
 
 def _complain(*problems: str) -> int:

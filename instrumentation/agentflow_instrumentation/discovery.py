@@ -187,8 +187,8 @@ def observers() -> tuple[Observer, ...] | None:
     found: list[Observer] = [observer for signal in _SIGNALS if (observer := signal.observer()) is not None]
     if _runs.isEnabledFor(logging.INFO):
         found.append(_lines(debug=_runs.isEnabledFor(logging.DEBUG)))
-    fields = modules.get("agentflow_instrumentation.fields")
-    if fields is not None and fields.wanted:
+    # another thread may be importing it just now
+    if getattr(modules.get("agentflow_instrumentation.fields"), "wanted", False):
         found.append(_marker())
     return tuple(found) or None
 

@@ -120,6 +120,10 @@ def check(
             f'setup(headers=...): a dict is needed, not a {type(headers).__name__}. Write: headers={{"name": "value"}}'
         )
         raise ValueError(msg)
+    if wrong := [(name, value) for name, value in (headers or {}).items() if not isinstance(value, str)]:
+        name, value = wrong[0]
+        msg = f'setup(headers={{{name!r}: {value!r}}}): a header is text. Write: headers={{{name!r}: "{value}"}}'
+        raise ValueError(msg)
     if ignored and not any(one in _OTLP for one in wanted if isinstance(one, str)):
         msg = (
             f"setup({ignored[0]}=...) is for exporters that send OTLP: {', '.join(_OTLP)}. None of these was chosen. "

@@ -241,7 +241,7 @@ METRICS = (
         names.METRIC_CHECKPOINT_DURATION,
         "histogram",
         "s",
-        "How long checkpoints took to be stored.",
+        "How long checkpoints took to be stored: operations of that kind are your own so far.",
         (names.WORKFLOW_OF,),
         _LOOKUP,
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from . import names
+from . import names, tracer
 from .cutting import clean
 from .failures import error_type, message_of
 
@@ -22,6 +22,7 @@ MOST = 32
 
 _CODE = frozenset({"step", "steps", "type", "because", "id", "asked"})
 """Facts that are texts and come from the code: they go out whatever the content level."""
+_NUMBERS = (bool, int, float)
 _RETRY = {
     "attempt": names.RETRY_ATTEMPT,
     "delay": names.RETRY_WAIT,
@@ -50,7 +51,7 @@ def add(trail: Trail, note: Note, tell: Teller) -> None:
     made: dict[str, AttributeValue] = {}
     for fact, value in facts.items():
         _tell(made, name, fact, value, tell)
-    trail.span.add_event(names.note_event(name), made, note.at)
+    tracer.note(trail.span, names.note_event(name), made, note.at)
 
 
 def _is_attribute(trail: Trail, span: Span, name: str, facts: dict[str, Any]) -> bool:
@@ -69,19 +70,19 @@ def _is_attribute(trail: Trail, span: Span, name: str, facts: dict[str, Any]) ->
 
 def _tell(made: dict[str, AttributeValue], note: str, fact: str, value: Any, tell: Teller) -> None:
     key = (_RETRY.get(fact) if note == "retry" else None) or names.note_fact(note, fact)
-    if isinstance(value, BaseException):
+    if note == "event_streamed":
+        made[names.EVENT_TYPE] = type(value).__name__
+    elif isinstance(value, BaseException):
         made[names.ERROR_TYPE] = error_type(value)
         if tell.may.shows:
             made[names.EXCEPTION_MESSAGE] = message_of(value, tell)
-    elif isinstance(value, bool | int | float):
+    elif isinstance(value, _NUMBERS):
         made[key] = value
     elif fact in _CODE or (note == "fallback" and fact == "to"):
         if isinstance(value, str):
             made[key] = clean(value, 256)
         elif isinstance(value, list | tuple):
-            made[key] = [clean(str(one), 256) for one in cast("list[object]", value)[:MOST]]
-    elif note == "event_streamed":
-        made[names.EVENT_TYPE] = type(value).__name__
+            made[key] = tuple(clean(str(one), 256) for one in cast("list[object]", value)[:MOST])
     elif value is not None and tell.may.shows:
         limit = tell.may.glance
         made[key] = tell.text(key, value, limit) if isinstance(value, str) else tell.json(key, value, limit)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from . import quiet
 from .fork import after_fork
 from .pipeline import METRICS, TRACES
-from .reasons import gives_up, is_too_large, shorten
+from .reasons import gives_up, is_hopeless, is_too_large, shorten
 from .tally import EXPORT
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class Outlet:
             return False  # nobody waits for it any more, so it says that it was interrupted
         with self._condition:
             self.reason = message
-            self._hopeless = shorten(message) == "connection refused"
+            self._hopeless = is_hopeless(message)
             self._condition.notify_all()
         return self._hopeless and self._thread is None
 

@@ -14,8 +14,10 @@ _HINTS = (
     (_TOO_LARGE, "the batch is too large for the receiver"),
     (r"Too Many Requests|code: 429|RESOURCE_EXHAUSTED", "too many requests"),
     (r"UNIMPLEMENTED", "the receiver takes no {signal} there"),
+    (r"No connection adapters|MissingSchema", "the address has no scheme: it begins with http:// or https://"),
     (r"certificate|SSL", "the TLS certificate is not accepted"),
 )
+_WRONG_PORT = r"BadStatusLine|Failed parsing HTTP/2"
 _WORDS = 160
 _FRAMES = (
     r"code: (?P<code>\d{3}), reason: ?(?P<why>.*)",
@@ -32,6 +34,11 @@ _SECRETS = (
     (r"(?i)(metadata was invalid: ).*", r"\1***"),  # so does grpc
     (r"(?i)\b(bearer|basic) +[^\s'\"]+", r"\1 ***"),
 )
+
+
+def is_hopeless(message: str) -> bool:
+    """Would another attempt soon fail in the same way, because nobody listens there, or somebody else does?"""
+    return shorten(message) == "connection refused" or re.search(_WRONG_PORT, message) is not None
 
 
 def gives_up(message: str) -> bool:

@@ -220,6 +220,9 @@ def checked(redactors: Iterable[Redactor]) -> tuple[Redactor, ...]:
         raise TypeError(msg)
     made = tuple(redactors)
     for one in made:
+        if inspect.iscoroutinefunction(one):
+            msg = f"redactors=[{one!r}]: it is called in line, and can't be async. Write: def redact(text, where): ..."
+            raise TypeError(msg)
         if not _takes_two(one):
             msg = (
                 f"redactors=[{one!r}]: a redactor takes a text and where it stands, and returns the text as it may go "

@@ -128,10 +128,8 @@ class SpanObserver(Observer):
             trail.run = trail.context = None
         elif run is not None and op.kind is _RUN:
             self._end_calls(run)
-        elif run is not None and op.kind in _CLIENTS:
-            run.calls.discard(trail)
         elif run is not None:
-            run.parts.discard(trail)
+            run.forget(trail)
         # it leads back to this operation; the events that a step has sent begin after its end
         trail.context = left_by(trail.context) if op.kind is _STEP and trail.context is not None else None
         span, trail.span = trail.span, None
@@ -194,7 +192,8 @@ class SpanObserver(Observer):
         run.calls.clear()
 
     def _begin_run(self, op: Operation) -> bool | None:
-        current = beginning(self, op.ref, otel.get_current())
+        here = otel.get_current()
+        current = beginning(self, op.ref, here)
         made: dict[str, AttributeValue] = {names.SPAN_KIND: "CHAIN", names.RUN_ID: op.run_id or ""}
         if op.agent is None:
             name = f"invoke_workflow {op.name}"
@@ -211,20 +210,25 @@ class SpanObserver(Observer):
         above = self._trail(op.parent)
         run = RunTrail()
         run.silent = op.subject is None
-        run.belongs = belongs(op, None if above is None or above.run is None else above.run.belongs)
-        earlier = before(op)
-        told, links = origin(op, earlier)
-        made |= {names.SEGMENT: op.segment, **run.belongs, **told}
+        run.belongs = belongs(op, None if above is None or above.run is None else above.run.belongs, here)
+        made[names.SEGMENT] = op.segment
+        made |= run.belongs
+        earlier: trace.SpanContext | None = None
+        links: tuple[Link, ...] = ()
+        if op.origin is not None:
+            earlier = before(op)
+            told, links = origin(op, earlier)
+            made |= told
         around = current
         if op.parent is None:
-            here = trace.get_current_span(current).get_span_context()
+            place = trace.get_current_span(current).get_span_context()
             scope = current_scope.get()
             if scope is None:
-                links = links if here.is_valid else (*links, *sent_by(current))
+                links = links if place.is_valid else (*links, *sent_by(current))
             elif scope.run_id != op.run_id:
                 # inside a step: a trace of its own, that knows where it came from
-                links = (*links, *_links(here))
-            if scope is not None or (earlier is not None and op.segment > 1 and earlier.trace_id == here.trace_id):
+                links = (*links, *_links(place))
+            if scope is not None or (earlier is not None and op.segment > 1 and earlier.trace_id == place.trace_id):
                 around = with_span(trace.INVALID_SPAN, current)
         span = self._start(name, around, attributes=made, links=links, start_time=op.started_at)
         trail = Trail(span, span.get_span_context(), op.name, "suspended")
@@ -232,7 +236,7 @@ class SpanObserver(Observer):
         trail.run = run
         op.ref.carry(self, trail)
         pack(op, trail.span_context)
-        trail.attach(inside(span, op.ref, otel.get_current()))
+        trail.attach(inside(span, op.ref, here))
         if not span.is_recording():
             return False if self._all_or_none else None
         self._runs.add(trail)
@@ -326,9 +330,8 @@ class SpanObserver(Observer):
         span = self._start(name, around, kind=kind, attributes=made, start_time=op.started_at)
         trail = Trail(span, span.get_span_context(), op.name, "cancelled")
         trail.teller = teller
-        trail.run = run
         if run is not None:
-            run.calls.add(trail)
+            trail.belongs_to(run)
         if op.kind is Kind.CHAT and run is not None and run.history is not None:
             run.history.span_id = format_span_id(trail.span_context.span_id)
         op.ref.carry(self, trail)
@@ -361,9 +364,10 @@ class SpanObserver(Observer):
         collected = [cause for ref in causes if (cause := self._trail(ref)) is not None]
         for cause in [cause for cause in collected if cause is not own][: _MOST_LINKS - 1]:
             trail.span.add_link(cause.span_context)
-        trail.span.set_attribute(names.COLLECTED, count)
+        made: dict[str, AttributeValue] = {names.COLLECTED: count}
         if collected:
-            trail.span.set_attribute(names.TRIGGERED_BY, [str(cause) for cause in collected[:_MOST_NAMED]])
+            made[names.TRIGGERED_BY] = tuple(str(cause) for cause in collected[:_MOST_NAMED])
+        tell(trail.span, made)
 
     def _teller(self, trail: Trail) -> Teller:
         """What tells the content of a span that has begun; nothing more where the level was lowered meanwhile."""

@@ -9,6 +9,7 @@ is known here, its tracer is asked instead.
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from threading import Lock
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,7 +19,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import DEFAULT_TRACE_STATE, INVALID_SPAN_CONTEXT, Span, SpanContext, SpanKind, TraceFlags
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from opentelemetry.trace import Link, Tracer
     from opentelemetry.util.types import AttributeValue
@@ -61,6 +62,15 @@ _SPAN_LATER = {"_record_end_metrics"}
 _ATTRIBUTES = {"maxlen", "dropped", "max_value_len", "_dict", "_lock", "_immutable"}
 _ATTRIBUTES_LATER = {"_extended_attributes"}  # from 1.33 to 1.44
 _LIST = {"dropped", "_dq", "_lock"}
+_READABLE = _SPAN - {
+    "_sampler",
+    "_trace_config",
+    "_record_exception",
+    "_set_status_on_exception",
+    "_span_processor",
+    "_limits",
+    "_lock",
+}
 
 
 class Start(Protocol):
@@ -101,11 +111,26 @@ def tell(span: Span, attributes: Mapping[str, AttributeValue]) -> None:
         span.set_attributes(attributes)
 
 
+def note(span: Span, name: str, attributes: dict[str, AttributeValue], at: int) -> None:
+    """As `span.add_event`, for attributes that were made here, and are nobody else's."""
+    limits: Any = getattr(span, "_limits", None)
+    many = limits.max_event_attributes if type(span).__name__ == _LIGHT else 0
+    if (many is not None and len(attributes) > many) or limits is None or limits.max_attribute_length is not None:
+        span.add_event(name, attributes, at)
+        return
+    light: Any = span
+    held: Any = type(light._attributes)(many, None, immutable=True)  # noqa: SLF001 because as above
+    held._dict = attributes  # noqa: SLF001 because this is what the SDK does with them
+    light._add_event(light._made_of_note(name, held, at))  # noqa: SLF001 because as above
+
+
 _LIGHT = "AgentflowSpan"
 _PLACE = 1, 2, False, TraceFlags(TraceFlags.SAMPLED), DEFAULT_TRACE_STATE
 """A span's context, but for whether it is valid."""
 _new: Any = getattr(tuple, "__new__")  # noqa: B009 because its type is partly unknown
 _CURRENT = next(iter(trace.set_span_in_context(trace.INVALID_SPAN, Context())))
+_FLAGS = tuple(TraceFlags(flags) for flags in range(4))
+_SOME = object()
 _LARGEST_TRACE_ID = (1 << 128) - 1
 _LARGEST_SPAN_ID = (1 << 64) - 1
 
@@ -121,17 +146,26 @@ class _Starter:
         self._tracer = tracer
         self._sampler = tracer.sampler
         self._follows = _follows_its_parent(tracer.sampler)
+        metrics: Any = getattr(tracer, "_tracer_metrics", None)
+        nobody_counts = type(metrics).__name__ == "NoOpTracerMetrics"
+        self._metrics: Any = None if nobody_counts else metrics
+        self._uncounted: Any = metrics.start_span(None, Decision.DROP) if nobody_counts else None
+        self._always: Any = _says_always(tracer.sampler)
         self._sampled: Any = Decision.RECORD_AND_SAMPLE
         sample = _sample(tracer)
         fields: dict[str, Any] = sample.__dict__
+        limits = tracer._span_limits  # noqa: SLF001 because nothing else has them
+        self._list: Any = type(sample._events)  # noqa: SLF001 because it is a span of the SDK
         same = {name: value for name, value in fields.items() if name not in _EACH}
+        same["_events"] = _Later("_events", partial(self._listed, (), limits.max_events))
+        same["_links"] = _Later("_links", partial(self._listed, (), limits.max_links))
+        same["_made_of_note"] = sdk.Event
+        same["_readable_span"] = _readable_of(sdk.ReadableSpan)
         self._light: type[Any] = type(_LIGHT, (sdk._Span,), same)  # noqa: SLF001 because only a tracer makes spans
         self._bounded: Any = sdk_attributes.BoundedAttributes
-        limits = tracer._span_limits  # noqa: SLF001 because nothing else has them
         self._blank: dict[str, Any] = vars(sample._attributes)  # noqa: SLF001 because it is a span of the SDK
         self._most: int | None = limits.max_span_attributes
-        self._list: Any = type(sample._events)  # noqa: SLF001 because it is a span of the SDK
-        self._most_events, self._most_links = limits.max_events, limits.max_links
+        self._most_links = limits.max_links
         self._no_attributes = self._bounded(limits.max_link_attributes, None, immutable=True)
 
     @staticmethod
@@ -147,6 +181,7 @@ class _Starter:
             _knows(span, _SPAN, _SPAN_LATER)
             and _knows(span._attributes, _ATTRIBUTES, _ATTRIBUTES_LATER)  # noqa: SLF001 because it is a span of the SDK
             and _knows(span._events, _LIST)  # noqa: SLF001 because as above
+            and _knows(span._readable_span(), _READABLE)  # noqa: SLF001 because as above
             and tuple(SpanContext(*_PLACE)) == (*_PLACE, True)
         )
 
@@ -164,28 +199,35 @@ class _Starter:
         if tracer.sampler is not self._sampler or (self._most is not None and len(attributes) > self._most):
             started: Span = tracer.start_span(name, context, kind, attributes, links, start_time)
             return started
-        current = None if context is None else context.get(_CURRENT)
-        if context is None or (current is not None and not isinstance(current, Span)):
-            current = trace.get_current_span(context)
-        around = INVALID_SPAN_CONTEXT if current is None else current.get_span_context()
+        current: Any = _SOME if context is None else context.get(_CURRENT)
+        if type(current) is self._light:
+            around: SpanContext = current._context  # noqa: SLF001 because a call less for most spans
+        elif current is None:
+            around = INVALID_SPAN_CONTEXT
+        else:
+            around = trace.get_current_span(context).get_span_context()
         config = getattr(tracer, "_tracer_config", None)
         if config is not None and not config.is_enabled:
             return trace.NonRecordingSpan(around)
         ids = tracer.id_generator
-        parent = around if around.is_valid else None
-        if parent is not None and self._follows and parent.trace_flags & 1 and not parent.is_remote:
-            flags, state, decision = parent.trace_flags, parent.trace_state, self._sampled
-            trace_id = parent.trace_id
+        trace_id, _, is_remote, flags, state, is_valid = around
+        parent = around if is_valid else None
+        if parent is not None and self._follows and flags & 1 and not is_remote:
+            decision = self._sampled
         else:
-            trace_id = ids.generate_trace_id() if parent is None else parent.trace_id
-            result: Any = self._sampler.should_sample(context, trace_id, name, kind, attributes, links)
-            flags, decision = self._flags(result, parent), result.decision
-            state = DEFAULT_TRACE_STATE if result.trace_state is None else result.trace_state
+            trace_id = ids.generate_trace_id() if parent is None else trace_id
+            decision = self._always
+            if decision is None:
+                result: Any = self._sampler.should_sample(context, trace_id, name, kind, attributes, links)
+                decision = result.decision
+                state = DEFAULT_TRACE_STATE if result.trace_state is None else result.trace_state
+            elif parent is None:
+                state = DEFAULT_TRACE_STATE
+            flags = self._flags(decision, parent)
         span_id = ids.generate_span_id()
         is_valid = 0 < trace_id <= _LARGEST_TRACE_ID and 0 < span_id <= _LARGEST_SPAN_ID
         span_context: SpanContext = _new(SpanContext, (trace_id, span_id, False, flags, state, is_valid))
-        metrics = getattr(tracer, "_tracer_metrics", None)
-        ended = None if metrics is None else metrics.start_span(parent, decision)
+        ended = self._uncounted if self._metrics is None else self._metrics.start_span(parent, decision)
         if not decision.is_recording():
             return trace.NonRecordingSpan(span_context)
         span: Any = object.__new__(self._light)
@@ -196,24 +238,24 @@ class _Starter:
             "_parent": parent,
             "_start_time": time_ns() if start_time is None else start_time,
             "_attributes": self._own(attributes),
-            "_events": self._listed((), self._most_events),
-            "_links": self._linked(span, links) if links else self._listed((), self._most_links),
             "_resource": tracer.resource,
             "_lock": Lock(),
             "_record_end_metrics": ended,
         }
+        if links:
+            span._links = self._linked(span, links)  # noqa: SLF001 because it is a span of the SDK
         tracer.span_processor.on_start(span, parent_context=context)
         return span  # type: ignore[no-any-return]  # because it is a span by its class
 
-    def _flags(self, sampled: Any, parent: SpanContext | None) -> TraceFlags:
-        flags = TraceFlags.SAMPLED if sampled.decision.is_sampled() else TraceFlags.DEFAULT
+    def _flags(self, decision: Any, parent: SpanContext | None) -> TraceFlags:
+        flags = TraceFlags.SAMPLED if decision.is_sampled() else TraceFlags.DEFAULT
         random = getattr(TraceFlags, "RANDOM_TRACE_ID", 0)  # since 1.42
         if random:
             is_random = (
                 self._tracer.id_generator.is_trace_id_random() if parent is None else parent.trace_flags.random_trace_id
             )
             flags |= random if is_random else 0
-        return TraceFlags(flags)
+        return _FLAGS[flags]
 
     def _own(self, attributes: dict[str, AttributeValue]) -> Any:
         """The SDK's attributes of a span, as if each had been set."""
@@ -230,10 +272,11 @@ class _Starter:
     def _linked(self, span: Any, links: tuple[Link, ...]) -> Any:
         valid: list[Link] = []
         for link in links:
+            context: Any = link._context  # noqa: SLF001 because a call less for most links
             if link.attributes or len(links) > self._most_links:
                 span._limits = self._tracer._span_limits  # noqa: SLF001 because they are what the SDK looks at
                 return span._new_links(links)  # noqa: SLF001 because it is what the SDK does
-            if link.context.is_valid:
+            if context.is_valid:
                 link._attributes = self._no_attributes  # noqa: SLF001 because it is what the SDK does
                 valid.append(link)
         return self._listed(valid, self._most_links)
@@ -253,6 +296,43 @@ _EACH = {
     "_record_end_metrics",
 }
 """The fields of a span that are not the same for all spans of a tracer: the others are its class's."""
+
+
+class _Later:
+    """A list of a span that is made when somebody asks for it: most spans have no events, and many no links."""
+
+    def __init__(self, name: str, make: Callable[[], Any]) -> None:
+        self._name = name
+        self._make = make
+
+    def __get__(self, span: Any, owner: type[Any]) -> Any:
+        return span.__dict__.setdefault(self._name, self._make())
+
+
+def _readable_of(kind: Any) -> Callable[[Any], Any]:
+    """What makes of a span what is exported, as the SDK does."""
+
+    def readable_span(span: Any) -> Any:
+        held = span.__dict__
+        made = object.__new__(kind)
+        made.__dict__ = {
+            "_name": held["_name"],
+            "_context": held["_context"],
+            "_kind": held["_kind"],
+            "_instrumentation_info": span._instrumentation_info,  # noqa: SLF001 because it is a span of the SDK
+            "_instrumentation_scope": span._instrumentation_scope,  # noqa: SLF001 because as above
+            "_parent": held["_parent"],
+            "_start_time": held["_start_time"],
+            "_end_time": held["_end_time"],
+            "_attributes": held["_attributes"],
+            "_events": held.get("_events", ()),
+            "_links": held.get("_links", ()),
+            "_resource": held["_resource"],
+            "_status": span._status,  # noqa: SLF001 because as above
+        }
+        return made
+
+    return readable_span
 
 
 def _sample(tracer: Any) -> Any:
@@ -287,6 +367,10 @@ def _is_known_sampler(sampler: Any) -> bool:
 
 def _follows_its_parent(sampler: Any) -> bool:
     """Does it sample every child of a span of this process that is sampled?"""
-    inner = getattr(sampler, "_local_parent_sampled", None)
-    decision = getattr(inner, "_decision", None)
-    return type(inner).__name__ == "StaticSampler" and getattr(decision, "name", "") == "RECORD_AND_SAMPLE"
+    decision = _says_always(getattr(sampler, "_local_parent_sampled", None))
+    return getattr(decision, "name", "") == "RECORD_AND_SAMPLE"
+
+
+def _says_always(sampler: Any) -> Any:
+    """What it decides of every span; None where it depends."""
+    return getattr(sampler, "_decision", None) if type(sampler).__name__ == "StaticSampler" else None

@@ -48,8 +48,8 @@ class RunTrail:
     def __init__(self) -> None:
         self.history: History | None = None
         """What the last chat of the run was sent."""
-        self.calls: WeakSet[Trail] = WeakSet()
-        """The calls of clients that are open: one in a thread may outlive the run."""
+        self.calls: WeakSet[Trail] | None = None
+        """The calls of clients that are open, if there was any: one in a thread may outlive the run."""
         self.parts: set[Trail] = set()
         """Its steps and events that are open."""
         self.belongs: dict[str, AttributeValue] = {}
@@ -58,6 +58,13 @@ class RunTrail:
         """Does its span show no input? A run that goes on shows the answer with which it does."""
         self.asked: object = None
         """What a person was asked and has not answered: if it pauses, its span shows that as its output."""
+
+    def forget(self, trail: Trail) -> None:
+        """A part of the run, or a client's call in it, has ended."""
+        if trail in self.parts:
+            self.parts.discard(trail)
+        elif self.calls is not None:
+            self.calls.discard(trail)
 
 
 class Trail:
@@ -126,6 +133,13 @@ class Trail:
         """Does a step stand still until an event comes?"""
         counts = self.counts or {}
         return counts.get("waiting", 0) > counts.get("answered", 0)
+
+    def belongs_to(self, run: RunTrail) -> None:
+        """It is a client's call in this run."""
+        self.run = run
+        if run.calls is None:
+            run.calls = WeakSet()
+        run.calls.add(self)
 
     def attach(self, context: Context) -> None:
         """Make a context the current one, here."""
