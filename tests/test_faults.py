@@ -1139,7 +1139,8 @@ async def test_ten_thousand_runs_leave_nothing_behind() -> None:
         await asyncio.gather(*(one(100 * hundred + n) for n in range(100)))
     assert asyncio.all_tasks() == tasks
     assert live == running
-    assert left() == before
+    now = left()
+    assert not {name: many for name, many in now.items() if many > before[name]}  # what others left may go meanwhile
 
 
 async def test_a_run_that_has_ended_is_freed_without_the_garbage_collector() -> None:

@@ -103,7 +103,7 @@ def tell(span: Span, attributes: Mapping[str, AttributeValue]) -> None:
     with held._lock:  # noqa: SLF001 because this is what the SDK does with them
         known: dict[str, AttributeValue] = held._dict  # noqa: SLF001 because as above
         is_full = held.maxlen is not None and len(known) + len(attributes) > held.maxlen
-        if held._immutable or is_full:  # noqa: SLF001 because as above
+        if held._immutable or is_full or not span.is_recording():  # noqa: SLF001 because as above
             known = {}
         else:
             known.update(attributes)
