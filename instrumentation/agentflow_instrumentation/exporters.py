@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from .otlp import address, make_exporter, place_of, protocol_of
 from .outlet import Outlet
@@ -120,7 +120,8 @@ def check(
             f'setup(headers=...): a dict is needed, not a {type(headers).__name__}. Write: headers={{"name": "value"}}'
         )
         raise ValueError(msg)
-    if wrong := [(name, value) for name, value in (headers or {}).items() if not isinstance(value, str)]:
+    given = cast("Mapping[object, object]", headers or {})
+    if wrong := [(name, value) for name, value in given.items() if not isinstance(value, str)]:
         name, value = wrong[0]
         msg = f'setup(headers={{{name!r}: {value!r}}}): a header is text. Write: headers={{{name!r}: "{value}"}}'
         raise ValueError(msg)
