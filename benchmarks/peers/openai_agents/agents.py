@@ -1,5 +1,7 @@
 """openai-agents' Agent and Runner. Its own tracing, which sends what it writes to its maker, is off."""
 
+import logging
+
 from openai.types.responses import ResponseTextDeltaEvent
 from openinference.instrumentation import TraceConfig
 from openinference.instrumentation.openai_agents import OpenAIAgentsInstrumentor
@@ -87,6 +89,8 @@ def agent_told(endpoint: Endpoint, tick: Tick) -> Conversing:
 
 
 def instrument(config: TraceConfig) -> None:
+    # it has an attribute for each message, and the SDK says so for each that it drops beyond 128
+    logging.getLogger("opentelemetry.attributes").setLevel(logging.ERROR)
     set_tracing_disabled(disabled=False)
     OpenAIAgentsInstrumentor().instrument(tracer_provider=get_tracer_provider(), config=config)
 
