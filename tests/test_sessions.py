@@ -235,7 +235,7 @@ class Spans:
     def said(self, first: str) -> list[tuple[Any, Any, Any]]:
         keys = ("session.id", "gen_ai.conversation.id", "user.id")
         found = [span for span in self.exporter.get_finished_spans() if span.name.startswith(first)]
-        return [tuple((span.attributes or {}).get(key) for key in keys) for span in sorted(found, key=_began)]  # type: ignore[misc]  # it is as long as the keys
+        return [tuple((span.attributes or {}).get(key) for key in keys) for span in sorted(found, key=_began)]  # type: ignore[misc]  # because it is as long
 
 
 def _began(span: ReadableSpan) -> int:

@@ -477,7 +477,7 @@ def test_a_closed_terminal_costs_nothing_but_the_trace(caplog: pytest.LogCapture
     hub = SpanHub()
     hub.add(direct)
     provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(hub)  # type: ignore[arg-type]  # the SDK's class only says which methods there are
+    provider.add_span_processor(hub)  # type: ignore[arg-type]  # because the SDK's class only says which methods there are
     file.close()
     for _ in range(3):
         provider.get_tracer("t").start_span("mine").end()

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 UNFINISHED = "unfinished"
 
 _RUNS = {"invoke_workflow", "invoke_agent"}
-_STRUCTURES = {"arrayValue": "values", "kvlistValue": "values"}
 
 
 @dataclass
